@@ -1,0 +1,260 @@
+"""MythosConfig: the fields of one recurrent-depth transformer, checked, without torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from open_mythos.errors import ConfigError, did_you_mean
+
+
+AttentionType = Literal["gqa", "mla"]
+Readout = Literal["act", "last", "act_sum"]
+InjectionType = Literal["lti", "add"]
+Halted = Literal["continue", "freeze"]
+
+# exp(-1): the start of A in the seed design. A start near 0.01 is what extrapolates in depth.
+SEED_LTI_DECAY = math.exp(-1.0)
+# Widths that are no multiple of 64 ran 4 to 6 times slower on Hopper (bf16 rows miss alignment).
+WIDTH_MULTIPLE = 64
+
+
+@dataclass
+class MythosConfig:
+    """Every choice that fixes a network; assignable, and checked again when a model is built.
+
+    The first block of fields and its defaults are those of the public open-mythos 0.5.0 design.
+    The second block are this library's own: the loop's choices as data.
+
+    Attributes:
+        vocab_size: Rows of the (tied) embedding.
+        dim: Width of the residual stream.
+        n_heads: Query heads.
+        n_kv_heads: Key/value heads of grouped-query attention; MLA ignores it.
+        max_seq_len: Positions a sequence may have, prompt and generation together.
+        max_loop_iters: Loops that a forward pass runs unless told otherwise.
+        prelude_layers: Dense blocks before the loop.
+        coda_layers: Dense blocks after the loop.
+        attn_type: "mla" (latent attention) or "gqa" (grouped-query attention).
+        kv_lora_rank: MLA: width of the cached key/value latent.
+        q_lora_rank: MLA: width of the query latent.
+        qk_rope_head_dim: MLA: rotated width per head, one key shared by all heads; even.
+        qk_nope_head_dim: MLA: unrotated query/key width per head.
+        v_head_dim: MLA: value width per head.
+        n_experts: Routed experts of the recurrent block.
+        n_shared_experts: Always-on experts, each of width expert_dim * n_experts_per_tok.
+        n_experts_per_tok: Routed experts that each token visits.
+        expert_dim: Hidden width of one routed expert.
+        act_threshold: Cumulative halting probability at which a position halts, in (0, 1].
+        rope_theta: Base of the rotary frequencies.
+        lora_rank: Rank of the per-loop adapter.
+        max_output_tokens: Most tokens that one `generate` call may add.
+        dropout: Residual and attention dropout while training, in [0, 1).
+        dense_hidden: Hidden width of the dense blocks; None is dim * 4 // 3 rounded up to 64.
+        readout: What the coda reads. "act": the halting-weighted mean of the loop states;
+            "last": the state after the last loop, halting plays no part; "act_sum": the
+            unnormalised sum of open-mythos 0.5.0, for its checkpoints.
+        injection: State update. "lti": h <- A h + B e + f; "add": h <- f (the input enters
+            only through the block's own argument h + e).
+        halted: What a halted position does. "continue": its output is fixed, its state goes on;
+            "freeze": its state, keys and values stay as they were when it halted.
+        lti_decay: Start of A in the lti injection, in (0, 1).
+        loop_index: Whether the loop number is signalled in the first dim // 8 channels.
+        loop_index_scale: Amplitude of that signal.
+        loop_lora: Whether the block output gets a per-loop low-rank correction.
+        init_std: Standard deviation of every Linear and Embedding at the start.
+        embed_init_std: The embedding's own start; None is init_std.
+    """
+
+    vocab_size: int = 32000
+    dim: int = 2048
+    n_heads: int = 16
+    n_kv_heads: int = 4
+    max_seq_len: int = 4096
+    max_loop_iters: int = 16
+    prelude_layers: int = 2
+    coda_layers: int = 2
+    attn_type: AttentionType = "mla"
+    kv_lora_rank: int = 512
+    q_lora_rank: int = 1536
+    qk_rope_head_dim: int = 64
+    qk_nope_head_dim: int = 128
+    v_head_dim: int = 128
+    n_experts: int = 64
+    n_shared_experts: int = 2
+    n_experts_per_tok: int = 4
+    expert_dim: int = 512
+    act_threshold: float = 0.99
+    rope_theta: float = 500000.0
+    lora_rank: int = 16
+    max_output_tokens: int = 4096
+    dropout: float = 0.0
+
+    dense_hidden: int | None = None
+    readout: Readout = "act"
+    injection: InjectionType = "lti"
+    halted: Halted = "continue"
+    lti_decay: float = SEED_LTI_DECAY
+    loop_index: bool = True
+    loop_index_scale: float = 1.0
+    loop_lora: bool = True
+    init_std: float = 0.02
+    embed_init_std: float | None = None
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in type(self).__dataclass_fields__:
+            raise ConfigError(f"MythosConfig has no field {name!r}; {did_you_mean(name, FIELDS)}")
+        object.__setattr__(self, name, value)
+
+    # -- derived sizes ---------------------------------------------------------------------------
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head under grouped-query attention."""
+        return self.dim // self.n_heads
+
+    @property
+    def rope_dim(self) -> int:
+        """Width that is rotated in each head, whichever attention is chosen."""
+        return self.qk_rope_head_dim if self.attn_type == "mla" else self.head_dim
+
+    @property
+    def loop_dim(self) -> int:
+        """Leading channels that carry the loop index."""
+        return self.dim // 8
+
+    @property
+    def dense_width(self) -> int:
+        """Hidden width of the dense blocks, with the default resolved."""
+        if self.dense_hidden is not None:
+            return self.dense_hidden
+        return -(-(self.dim * 4 // 3) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+
+    @property
+    def shared_width(self) -> int:
+        """Hidden width of one always-on expert."""
+        return self.expert_dim * self.n_experts_per_tok
+
+    @property
+    def cache_widths(self) -> dict[str, tuple[int, ...]]:
+        """What one layer caches per token: entry name -> shape of one position."""
+        if self.attn_type == "mla":
+            return {"c_kv": (self.kv_lora_rank,), "k_rope": (self.qk_rope_head_dim,)}
+        heads = (self.n_kv_heads, self.head_dim)
+        return {"k": heads, "v": heads}
+
+    # -- dict, validation ------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON or YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MythosConfig":
+        """Build from plain values.
+
+        Raises:
+            ConfigError: On an unknown key (with the closest known one) or a value out of range.
+        """
+        for key in values:
+            if key not in FIELDS:
+                raise ConfigError(f"MythosConfig has no field {key!r}; {did_you_mean(key, FIELDS)}")
+        return cls(**values)
+
+    def validate(self) -> None:
+        """Refuse what cannot be built.
+
+        Raises:
+            ConfigError: Naming the field, its value and the way out.
+        """
+        self._check_types()
+        self._check_ranges()
+        self._check_attention()
+        if self.n_experts_per_tok > self.n_experts:
+            raise ConfigError(
+                f"n_experts_per_tok ({self.n_experts_per_tok}) exceeds n_experts "
+                f"({self.n_experts}); a token cannot visit more experts than there are"
+            )
+
+    def _check_types(self) -> None:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                options = " or ".join(repr(c) for c in choices)
+                raise ConfigError(f"{name} is {options}, not {value!r}")
+        for name in INTEGERS:
+            value = getattr(self, name)
+            if name == "dense_hidden" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
+        for name in ("loop_index", "loop_lora"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False, not {getattr(self, name)!r}")
+        for name in REALS:
+            value = getattr(self, name)
+            if name == "embed_init_std" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigError(f"{name} must be a number, not {value!r}")
+            if not math.isfinite(value):
+                raise ConfigError(f"{name} must be finite, not {value!r}")
+
+    def _check_ranges(self) -> None:
+        for name in INTEGERS:
+            least = 0 if name in MAY_BE_ZERO else 1
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}; it must be at least {least}")
+        if not 0.0 < self.act_threshold <= 1.0:
+            raise ConfigError(
+                f"act_threshold is {self.act_threshold}; it must lie in (0, 1] "
+                "(readout='last' runs every loop without halting)"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+        if not 0.0 < self.lti_decay < 1.0:
+            raise ConfigError(f"lti_decay is {self.lti_decay}; it must lie strictly inside (0, 1)")
+        if self.rope_theta <= 0.0:
+            raise ConfigError(f"rope_theta is {self.rope_theta}; it must be positive")
+        for name in ("init_std", "embed_init_std", "loop_index_scale"):
+            value = getattr(self, name)
+            if value is not None and value < 0.0:
+                raise ConfigError(f"{name} is {value}; it must not be negative")
+
+    def _check_attention(self) -> None:
+        if self.dim % self.n_heads:
+            raise ConfigError(
+                f"n_heads ({self.n_heads}) must divide dim ({self.dim}); "
+                f"the remainder is {self.dim % self.n_heads}"
+            )
+        if self.attn_type == "gqa":
+            if self.n_heads % self.n_kv_heads:
+                raise ConfigError(
+                    f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({self.n_heads}): "
+                    "each key/value head serves the same number of query heads"
+                )
+            if self.head_dim % 2:
+                raise ConfigError(
+                    f"dim / n_heads is {self.head_dim}; RoPE rotates pairs, so it must be even"
+                )
+        elif self.qk_rope_head_dim % 2:
+            raise ConfigError(
+                f"qk_rope_head_dim is {self.qk_rope_head_dim}; RoPE rotates pairs, "
+                "so it must be even"
+            )
+
+
+FIELDS = tuple(f.name for f in fields(MythosConfig))
+CHOICES: dict[str, tuple[str, ...]] = {
+    "attn_type": get_args(AttentionType),
+    "readout": get_args(Readout),
+    "injection": get_args(InjectionType),
+    "halted": get_args(Halted),
+}
+INTEGERS = tuple(f.name for f in fields(MythosConfig) if f.type in (int, int | None))
+REALS = tuple(f.name for f in fields(MythosConfig) if f.type in (float, float | None))
+MAY_BE_ZERO = ("prelude_layers", "coda_layers", "n_shared_experts")

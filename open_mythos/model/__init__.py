@@ -1,0 +1,1 @@
+"""Whole networks: single device, pure; what a pass learnt is returned, never kept."""

@@ -1,0 +1,337 @@
+"""OpenMythos: embedding -> prelude -> loop -> coda -> head."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from open_mythos.checkpoint.legacy import is_legacy, modernise
+from open_mythos.checkpoint.store import load_model, save_model
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.errors import CacheError, CheckpointError
+from open_mythos.generate.decode import Stop, stream
+from open_mythos.generate.sampling import Sampling
+from open_mythos.model.inputs import check_ids, check_span, check_start, positions, real_keys
+from open_mythos.model.output import ForwardOutput, forward_output
+from open_mythos.nn.attention.context import AttentionContext, padding_mask
+from open_mythos.nn.block import TransformerBlock
+from open_mythos.nn.cache import KVCache, LayerCache
+from open_mythos.nn.dict_cache import DictCache, open_dict, publish
+from open_mythos.nn.init import initialise
+from open_mythos.nn.loop.recurrent import LoopTrace, RecurrentBlock, check_loops
+from open_mythos.nn.moe.balance import recomputing
+from open_mythos.nn.moe.layer import MoEFFN
+from open_mythos.nn.norm import RMSNorm
+from open_mythos.nn.rotary import precompute_rope_freqs, rotary
+
+
+class OpenMythos(nn.Module):
+    """A recurrent-depth language model: one block in the middle runs as often as you say.
+
+    The architecture is hypothesised, after public papers only (docs/equations.md).
+    """
+
+    def __init__(self, cfg: MythosConfig) -> None:
+        """Build from a checked copy of `cfg`; later changes to the caller's do not reach it.
+
+        Raises:
+            ConfigError: If `cfg` cannot describe a network.
+        """
+        super().__init__()
+        cfg.validate()
+        self.cfg = cfg = copy.deepcopy(cfg)
+        self.embed = nn.Embedding(cfg.vocab_size, cfg.dim)
+        self.prelude = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.prelude_layers))
+        self.recurrent = RecurrentBlock(cfg)
+        self.coda = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.coda_layers))
+        self.norm = RMSNorm(cfg.dim)
+        self.head = nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
+        self.head.weight = self.embed.weight
+        initialise(self, cfg)
+        std = cfg.init_std if cfg.embed_init_std is None else cfg.embed_init_std
+        nn.init.normal_(self.embed.weight, std=std)
+        self.register_load_state_dict_pre_hook(_accept_legacy)  # type: ignore[no-untyped-call]
+
+    # -- the pass --------------------------------------------------------------------------------
+
+    @overload
+    def forward(
+        self,
+        ids: Tensor,
+        n_loops: int | None = None,
+        kv_cache: "KVCache | DictCache | None" = None,
+        start_pos: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_output: Literal[False] = False,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        ids: Tensor,
+        n_loops: int | None = None,
+        kv_cache: "KVCache | DictCache | None" = None,
+        start_pos: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_output: Literal[True],
+    ) -> ForwardOutput: ...
+
+    def forward(
+        self,
+        ids: Tensor,
+        n_loops: int | None = None,
+        kv_cache: "KVCache | DictCache | None" = None,
+        start_pos: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_output: bool = False,
+    ) -> Tensor | ForwardOutput:
+        """Logits (B, S, vocab) of the tokens that follow each position.
+
+        Args:
+            ids: (B, S) token ids.
+            n_loops: How often the recurrent block runs, more than in training if you like. None is
+                the cache's number if it has one, else the config's max_loop_iters.
+            kv_cache: A `KVCache`, or a plain dict that is filled in place; either is extended.
+            start_pos: Index of the first position; None follows the cache.
+            attention_mask: (B, S) or (B, cached + S), 0 at padding, on either side.
+            position_ids: (S,) or (B, S) rotary positions, instead of counting real tokens.
+            return_output: Return the record of the pass instead of the logits.
+
+        Raises:
+            InputError: If an argument cannot be answered for.
+            CacheError: If the cache is full, foreign, or contradicted by the call.
+        """
+        check_ids(ids, self.cfg)
+        cache = self._open(kv_cache, ids)
+        past = 0 if cache is None else cache.length
+        start = check_start(start_pos, past, cached=cache is not None)
+        check_span(start, ids.shape[1], self.cfg)
+        if n_loops is None and cache is not None:
+            n_loops = cache.n_loops
+        n_loops = check_loops(n_loops, self.cfg.max_loop_iters)
+        valid = real_keys(attention_mask, None if cache is None else cache.valid, ids, past)
+        where = positions(position_ids, valid, start, ids, self.cfg)
+        context = AttentionContext(
+            rotary(where, self.cfg.rope_dim, self.cfg.rope_theta),
+            mask=None if valid is None else padding_mask(valid, ids.shape[1]),
+        )
+        real = None if valid is None else valid[:, past:]
+        if cache is not None:
+            cache.fix_loops(n_loops)
+        logits, trace = self._pass(ids, n_loops, context, cache, real)
+        if cache is not None:
+            cache.mark(valid, past + ids.shape[1])
+            cache.advance(ids.shape[1])
+            if kv_cache is not None and not isinstance(kv_cache, KVCache):
+                publish(cache, kv_cache)
+        self._count(trace)
+        return forward_output(logits, trace, real) if return_output else logits
+
+    def _pass(
+        self,
+        ids: Tensor,
+        n_loops: int,
+        context: AttentionContext,
+        cache: KVCache | None,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, LoopTrace]:
+        x = self.embed(ids)
+        x = _stack(self.prelude, x, context, None if cache is None else cache.prelude)
+        slots = None if cache is None else cache.recurrent
+        x, trace = self.recurrent.run(x, x, context, n_loops, slots, valid)
+        x = _stack(self.coda, x, context, None if cache is None else cache.coda)
+        return self.head(self.norm(x)), trace
+
+    def _open(self, kv_cache: "KVCache | DictCache | None", ids: Tensor) -> KVCache | None:
+        if kv_cache is None:
+            return None
+        weight = self.embed.weight
+        if isinstance(kv_cache, KVCache):
+            kv_cache.check(self.cfg, ids.shape[0], weight.device)
+            return kv_cache
+        if not isinstance(kv_cache, dict):
+            raise CacheError(
+                f"kv_cache is a {type(kv_cache).__name__}; give model.new_cache(batch, capacity), "
+                "or an empty dict"
+            )
+        return open_dict(kv_cache, self.cfg, ids.shape[0], ids.shape[1], like=weight)
+
+    def new_cache(self, batch: int, capacity: int, *, n_loops: int | None = None) -> KVCache:
+        """An empty cache for `batch` rows of up to `capacity` positions, on the model's device.
+
+        The number of loops is fixed by the first call if it is not given here.
+        """
+        weight = self.embed.weight
+        return KVCache(
+            self.cfg, batch, capacity, n_loops=n_loops, device=weight.device, dtype=weight.dtype
+        )
+
+    # -- generation ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(  # noqa: PLR0913 -- the published call form and its usual companions
+        self,
+        ids: Tensor,
+        max_new_tokens: int = 64,
+        n_loops: int | None = 8,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        *,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        eos_token_id: int | None = None,
+        generator: torch.Generator | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The prompts with up to `max_new_tokens` tokens added: (B, S + new).
+
+        Args:
+            ids: (B, S) prompts; pad unequal ones on the left and say so in `attention_mask`.
+            max_new_tokens: Tokens to add.
+            n_loops: Loops per token; None is the config's max_loop_iters.
+            temperature: 0 is greedy.
+            top_k: 0 is no filter.
+            top_p: 1 is no filter.
+            min_p: 0 is no filter.
+            eos_token_id: Stop a row after this token, and fill it up with it.
+            generator: Source of randomness; None is torch's own.
+            attention_mask: (B, S), 0 at padding.
+
+        Raises:
+            InputError: If an argument is out of range or the model has no room.
+        """
+        check_ids(ids, self.cfg)
+        sampling = Sampling(temperature, top_k, top_p, min_p)
+        stop = Stop(max_new_tokens, eos_token_id)
+        with evaluating(self):
+            tokens = stream(self, ids, stop, sampling, n_loops, generator, attention_mask)
+            return torch.cat((ids, *(t.unsqueeze(1).to(ids.dtype) for t in tokens)), dim=1)
+
+    # -- router balance --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def update_router_bias(self, step_size: float = 0.001) -> Tensor:
+        """Balance the experts: call once after each optimizer step of a training loop of your own.
+
+        Moves every router bias towards even use, by the tokens that each expert served in the
+        training-mode passes since the last call: over all loops and micro-batches, and over all
+        ranks if torch.distributed is initialised.
+
+        Returns:
+            (E,) int64, those tokens.
+        """
+        ffn = self.recurrent.block.ffn
+        assert isinstance(ffn, MoEFFN)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(ffn.load)
+        return ffn.update_bias(step_size)
+
+    @torch.no_grad()
+    def _count(self, trace: LoopTrace) -> None:
+        if self.training and not recomputing():
+            ffn = self.recurrent.block.ffn
+            assert isinstance(ffn, MoEFFN)
+            ffn.load += trace.router_load.sum(dim=0)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors to `folder`, all or nothing."""
+        state = {k: v for k, v in self.state_dict().items() if k != "head.weight"}
+        save_model(Path(folder), self.cfg, state)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: str | torch.device = "cpu"
+    ) -> "OpenMythos":
+        """The model that `save_pretrained` wrote, in evaluation mode.
+
+        Raises:
+            CheckpointError: If files are missing, damaged, or of another config.
+        """
+        cfg, state = load_model(Path(folder))
+        return cls.from_state(cfg, state, source=str(folder)).to(device).eval()
+
+    @classmethod
+    def from_state(
+        cls, cfg: MythosConfig, state: dict[str, Tensor], *, source: str = "the state"
+    ) -> "OpenMythos":
+        """A model with the given weights, allocated once.
+
+        Raises:
+            CheckpointError: If names or shapes do not fit the config.
+        """
+        with torch.device("meta"):
+            model = cls(cfg)
+        try:
+            model.load_state_dict({**state, "head.weight": state.get("embed.weight")}, assign=True)
+        except (RuntimeError, AttributeError) as error:
+            raise CheckpointError(f"{source} does not fit its config: {error}") from error
+        model.head.weight = model.embed.weight
+        ffn = model.recurrent.block.ffn
+        assert isinstance(ffn, MoEFFN)
+        ffn.load = torch.zeros(cfg.n_experts, dtype=torch.int64)
+        return model
+
+    # -- what public tutorials look at -------------------------------------------------------------
+
+    @property
+    def freqs_cis(self) -> Tensor:
+        """Complex rotary table (max_seq_len, head_dim / 2), made when asked."""
+        return self._phasors(self.cfg.head_dim)
+
+    @property
+    def freqs_cis_mla(self) -> Tensor:
+        """Complex rotary table (max_seq_len, qk_rope_head_dim / 2), made when asked."""
+        return self._phasors(self.cfg.qk_rope_head_dim)
+
+    def _phasors(self, dim: int) -> Tensor:
+        table = precompute_rope_freqs(dim, self.cfg.max_seq_len, self.cfg.rope_theta)
+        return table.to(self.embed.weight.device)
+
+    @staticmethod
+    def _causal_mask(
+        seq_len: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Additive mask (1, 1, S, S): 0 where a position may look, -inf above the diagonal."""
+        mask = torch.full((1, 1, seq_len, seq_len), float("-inf"), device=device, dtype=dtype)
+        return mask.triu(diagonal=1)
+
+
+def _stack(
+    blocks: nn.ModuleList, x: Tensor, context: AttentionContext, slots: list[LayerCache] | None
+) -> Tensor:
+    for i, block in enumerate(blocks):
+        assert isinstance(block, TransformerBlock)
+        x, _ = block.run(x, context, None if slots is None else slots[i])
+    return x
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time of a block; every module's own mode is restored after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _accept_legacy(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Let `load_state_dict` take a state dict of open-mythos 0.5.0 as it is."""
+    if not prefix and is_legacy(state):
+        modern = modernise(state)
+        state.clear()
+        state.update(modern)

@@ -1,0 +1,59 @@
+"""ForwardOutput: everything a forward pass learnt, in one frozen record."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from open_mythos.nn.loop.recurrent import LoopTrace
+
+
+@dataclass(frozen=True)
+class ForwardOutput:
+    """The record of one pass; no hooks needed.
+
+    Attributes:
+        logits: (B, S, vocab).
+        n_loops: Loops that ran; fewer than asked for if every position had halted.
+        halting: (n_loops, B, S) halting probability after each loop; None with readout "last".
+        halting_weights: (n_loops, B, S) weight of each loop's state in the readout, summing to
+            one over loops with readout "act"; None with readout "last".
+        loops_used: (B, S) int64, loops in which each position took part.
+        ponder_cost: Graves' N + R, mean over real positions, with gradient; None with readout
+            "last".
+        router_load: (n_loops, E) int64, tokens that each expert served in each loop.
+        state_rms: (n_loops,) root mean square of the loop state after each loop.
+    """
+
+    logits: Tensor
+    n_loops: int
+    halting: Tensor | None
+    halting_weights: Tensor | None
+    loops_used: Tensor
+    ponder_cost: Tensor | None
+    router_load: Tensor
+    state_rms: Tensor
+
+
+def forward_output(logits: Tensor, trace: LoopTrace, valid: Tensor | None) -> ForwardOutput:
+    """The record of a pass from its logits and the loop's trace.
+
+    Args:
+        logits: (B, S, vocab).
+        trace: Of the loop.
+        valid: (B, S) boolean, False at padding; None means all real.
+    """
+    ponder = trace.ponder
+    if ponder is not None:
+        real = torch.ones_like(ponder) if valid is None else valid.to(ponder.dtype)
+        ponder = (ponder * real).sum() / real.sum().clamp(min=1)
+    return ForwardOutput(
+        logits=logits,
+        n_loops=trace.n_loops,
+        halting=trace.halting,
+        halting_weights=trace.halting_weights,
+        loops_used=trace.loops_used,
+        ponder_cost=ponder,
+        router_load=trace.router_load,
+        state_rms=trace.state_rms,
+    )

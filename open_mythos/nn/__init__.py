@@ -1,0 +1,1 @@
+"""Layers: one device, no training, no files; the loop, which all this is about, has a folder."""

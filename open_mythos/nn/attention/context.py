@@ -1,0 +1,68 @@
+"""What every attention layer of a call shares: positions and who may look where."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from open_mythos.errors import ShapeError
+from open_mythos.nn.rotary import Rotary, rotary_from_complex
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """Rotary tables of the call's positions and its visibility.
+
+    Attributes:
+        rotary: Tables of the T new positions.
+        causal: Whether a position sees itself and earlier ones only.
+        mask: Further limit, boolean (True may look) or additive, (B or 1, 1, T, S); S counts the
+            cached positions too.
+    """
+
+    rotary: Rotary
+    causal: bool = True
+    mask: Tensor | None = None
+
+
+def padding_mask(valid: Tensor, length: int) -> Tensor:
+    """Visibility (B, 1, T, S) of the last `length` positions when some keys are padding.
+
+    Args:
+        valid: (B, S) boolean, True where a key is real.
+        length: T, the number of new positions.
+
+    A padded position may look at itself, so that no row of the softmax is empty; its output is
+    never read by a real one.
+    """
+    s = valid.shape[1]
+    itself = torch.eye(s, dtype=torch.bool, device=valid.device)[s - length :]
+    return valid[:, None, None, :] | itself[None, None]
+
+
+def legacy_context(
+    freqs_cis: Tensor, mask: Tensor | None, length: int, past: int
+) -> AttentionContext:
+    """The context behind the call form of open-mythos 0.5.0: complex table, mask tensor or None.
+
+    Args:
+        freqs_cis: Complex table whose first `length` rows are the input's positions.
+        mask: Additive or boolean, (.., T, T) or (.., T, past + T); None hides nothing.
+        length: T.
+        past: Cached positions; a mask of width T leaves them visible.
+
+    Raises:
+        ShapeError: If table or mask do not fit.
+    """
+    tables = rotary_from_complex(freqs_cis, length)
+    if mask is None:
+        return AttentionContext(tables, causal=False)
+    if mask.shape[-1] == length and past:
+        visible = True if mask.dtype == torch.bool else 0.0
+        mask = torch.cat((mask.new_full((*mask.shape[:-1], past), visible), mask), dim=-1)
+    if mask.shape[-2] != length or mask.shape[-1] != past + length:
+        raise ShapeError(
+            f"the mask is {tuple(mask.shape)}; {length} new and {past} cached positions need "
+            f"(..., {length}, {past + length})"
+        )
+    return AttentionContext(tables, causal=False, mask=mask)

@@ -1,0 +1,78 @@
+"""Grouped-query attention: several query heads share one key/value head (Ainslie et al. 2023)."""
+
+from torch import Tensor, nn
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.nn.attention.by_hand import attend_by_hand
+from open_mythos.nn.attention.context import AttentionContext
+from open_mythos.nn.cache import Entries
+from open_mythos.nn.dict_cache import DictCache
+from open_mythos.nn.fused import FusedLinear, LinearView
+from open_mythos.nn.rotary import Rotary
+from open_mythos.ops.attend import attend
+
+
+class GQAttention(nn.Module):
+    """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width."""
+
+    def __init__(self, cfg: MythosConfig) -> None:
+        """Use dim, n_heads, n_kv_heads and dropout of `cfg`."""
+        super().__init__()
+        self.cfg = cfg
+        d = cfg.head_dim
+        self.wqkv = FusedLinear(
+            cfg.dim, {"q": cfg.n_heads * d, "k": cfg.n_kv_heads * d, "v": cfg.n_kv_heads * d}
+        )
+        self.wo = nn.Linear(cfg.n_heads * d, cfg.dim, bias=False)
+
+    @property
+    def wq(self) -> LinearView:
+        """Query map, a view of the fused weight."""
+        return self.wqkv.part("q")
+
+    @property
+    def wk(self) -> LinearView:
+        """Key map, a view of the fused weight."""
+        return self.wqkv.part("k")
+
+    @property
+    def wv(self) -> LinearView:
+        """Value map, a view of the fused weight."""
+        return self.wqkv.part("v")
+
+    def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
+        """Queries (B, T, H, d), and the entries k, v (B, T, K, d) that a cache keeps."""
+        q, k, v = (part.unflatten(-1, (-1, self.cfg.head_dim)) for part in self.wqkv(x))
+        return rotary.turn(q), {"k": rotary.turn(k), "v": v}
+
+    def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
+        """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
+        out = attend(
+            q,
+            seen["k"],
+            seen["v"],
+            mask=context.mask,
+            causal=context.causal,
+            dropout=self.cfg.dropout if self.training else 0.0,
+        )
+        mixed: Tensor = self.wo(out.flatten(-2))
+        return mixed
+
+    def forward(
+        self,
+        x: Tensor,
+        freqs_cis: Tensor,
+        mask: Tensor | None = None,
+        kv_cache: DictCache | None = None,
+        cache_key: str = "default",
+    ) -> Tensor:
+        """Attention in the call form of open-mythos 0.5.0.
+
+        Args:
+            x: (B, T, dim).
+            freqs_cis: Complex table, its first T rows are the positions of `x`.
+            mask: Additive or boolean; None hides nothing.
+            kv_cache: Dict whose entry `cache_key` is extended in place.
+            cache_key: This layer's entry.
+        """
+        return attend_by_hand(self, x, freqs_cis, mask, kv_cache, cache_key)

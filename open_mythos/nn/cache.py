@@ -1,0 +1,207 @@
+"""Keys and values of what was already read: preallocated, typed, with a length."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.errors import CacheError
+
+
+Entries = dict[str, Tensor]  # entry name -> (B, S, *width)
+
+
+class LayerCache:
+    """What one layer, or one loop of the recurrent block, has cached.
+
+    Writing and committing are apart: `extend` writes behind the committed length and `advance`
+    commits, so that a forward pass that fails half-way leaves the cache as it was.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, tuple[int, ...]],
+        batch: int,
+        capacity: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Room for `capacity` positions of `batch` rows; `widths` is the shape of one position."""
+        self.store: Entries = {
+            name: torch.zeros(batch, capacity, *width, device=device, dtype=dtype)
+            for name, width in widths.items()
+        }
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """Positions there is room for."""
+        return next(iter(self.store.values())).shape[1]
+
+    def extend(self, new: Entries) -> Entries:
+        """Write `new` (B, T, ...) behind the committed positions; return all of them, with `new`.
+
+        To autograd the cached past is a constant: gradients flow through `new` only.
+
+        Raises:
+            CacheError: If the room is too small.
+        """
+        end = self.length + next(iter(new.values())).shape[1]
+        if end > self.capacity:
+            raise CacheError(
+                f"the cache holds {self.capacity} positions, this call needs {end}; "
+                "make it with a larger capacity"
+            )
+        seen: Entries = {}
+        for name, tensor in new.items():
+            store = self.store[name]
+            store[:, self.length : end] = tensor.detach()
+            if torch.is_grad_enabled() and tensor.requires_grad:
+                seen[name] = torch.cat((store[:, : self.length].clone(), tensor), dim=1)
+            else:
+                seen[name] = store[:, :end]
+        return seen
+
+    def advance(self, count: int) -> None:
+        """Commit the `count` positions written last."""
+        self.length += count
+
+    def grow(self, capacity: int) -> None:
+        """Move into a larger room; a no-op if this one is large enough."""
+        if capacity > self.capacity:
+            for name, old in self.store.items():
+                room = old.new_zeros(old.shape[0], capacity, *old.shape[2:])
+                room[:, : self.length] = old[:, : self.length]
+                self.store[name] = room
+
+    def committed(self) -> Entries:
+        """The committed positions, as views."""
+        return {name: store[:, : self.length] for name, store in self.store.items()}
+
+
+class KVCache:
+    """The cache of a whole network: one `LayerCache` per prelude block, per loop, per coda block.
+
+    The number of loops is fixed by the first call that fills it. Keys of padded positions are
+    remembered in `valid`.
+    """
+
+    def __init__(
+        self,
+        cfg: MythosConfig,
+        batch: int,
+        capacity: int,
+        *,
+        n_loops: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Preallocate for `batch` rows of up to `capacity` positions.
+
+        Raises:
+            CacheError: If `batch` or `capacity` is not positive, or `capacity` exceeds the
+                config's max_seq_len.
+        """
+        if batch < 1 or capacity < 1:
+            raise CacheError(f"a cache needs batch and capacity >= 1, got {batch} and {capacity}")
+        if capacity > cfg.max_seq_len:
+            raise CacheError(
+                f"capacity is {capacity}, the model's max_seq_len is {cfg.max_seq_len}"
+            )
+        self.widths = cfg.cache_widths
+        self.layers = (cfg.prelude_layers, cfg.coda_layers)
+        self.batch, self.capacity, self.length = batch, capacity, 0
+        self.device, self.dtype = device, dtype
+        self.valid: Tensor | None = None
+        self.prelude = [self._slot() for _ in range(cfg.prelude_layers)]
+        self.coda = [self._slot() for _ in range(cfg.coda_layers)]
+        self.recurrent: list[LayerCache] = []
+        self.n_loops: int | None = None
+        if n_loops is not None:
+            self.fix_loops(n_loops)
+
+    def _slot(self) -> LayerCache:
+        return LayerCache(
+            self.widths, self.batch, self.capacity, device=self.device, dtype=self.dtype
+        )
+
+    def fix_loops(self, n_loops: int) -> None:
+        """Settle how many loops this cache serves.
+
+        Raises:
+            CacheError: If it already serves another number.
+        """
+        if self.n_loops is None or (self.length == 0 and self.n_loops != n_loops):
+            self.n_loops = n_loops
+            self.recurrent = [self._slot() for _ in range(n_loops)]
+        elif self.n_loops != n_loops:
+            raise CacheError(
+                f"this cache was filled with {self.n_loops} loops, the call asks for {n_loops}; "
+                "use a new cache, or the same number of loops"
+            )
+
+    def check(self, cfg: MythosConfig, batch: int, device: torch.device) -> None:
+        """Refuse a cache that was made for something else.
+
+        Raises:
+            CacheError: Naming what differs.
+        """
+        if self.widths != cfg.cache_widths or self.layers != (cfg.prelude_layers, cfg.coda_layers):
+            raise CacheError(
+                f"this cache belongs to another config: entries {self.widths} and "
+                f"(prelude, coda) {self.layers}, the model has {cfg.cache_widths} and "
+                f"{(cfg.prelude_layers, cfg.coda_layers)}"
+            )
+        if batch != self.batch:
+            raise CacheError(f"this cache holds {self.batch} rows, the input has {batch}")
+        held = next(self.slots())[1].store if any(True for _ in self.slots()) else {}
+        for tensor in held.values():
+            if tensor.device != device:
+                raise CacheError(f"this cache is on {tensor.device}, the input on {device}")
+
+    def slots(self) -> Iterator[tuple[str, LayerCache]]:
+        """Every layer's cache with the name it has in a dict cache."""
+        for i, slot in enumerate(self.prelude):
+            yield f"prelude_{i}", slot
+        for t, slot in enumerate(self.recurrent):
+            yield f"recurrent_loop_{t}", slot
+        for i, slot in enumerate(self.coda):
+            yield f"coda_{i}", slot
+
+    def advance(self, count: int) -> None:
+        """Commit the `count` positions that every layer has written."""
+        for _, slot in self.slots():
+            slot.advance(count)
+        self.length += count
+
+    def truncate(self, length: int) -> None:
+        """Forget positions from `length` on.
+
+        Raises:
+            CacheError: If there are fewer positions than that.
+        """
+        if not 0 <= length <= self.length:
+            raise CacheError(f"cannot truncate a cache of {self.length} positions to {length}")
+        for _, slot in self.slots():
+            slot.length = length
+        self.length = length
+
+    def grow(self, capacity: int) -> None:
+        """Make room for at least `capacity` positions, doubling so that growth stays linear."""
+        if capacity > self.capacity:
+            self.capacity = capacity
+            for _, slot in self.slots():
+                slot.grow(capacity)
+
+    def mark(self, valid: Tensor | None, total: int) -> None:
+        """Remember which of the first `total` keys are real; (B, total), None: all of them."""
+        self.valid = None if valid is None else valid[:, :total].clone()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated, used or not."""
+        return sum(
+            t.numel() * t.element_size() for _, slot in self.slots() for t in slot.store.values()
+        )

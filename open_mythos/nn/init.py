@@ -1,0 +1,29 @@
+"""How parameters start: one table from role to initialiser."""
+
+import torch
+from torch import nn
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.nn.fused import FusedLinear
+from open_mythos.nn.loop.adapter import LoRAAdapter
+from open_mythos.nn.moe.layer import MoEFFN
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, cfg: MythosConfig) -> None:
+    """Start every Linear, Embedding, expert stack and the adapter's B at N(0, cfg.init_std).
+
+    The token embedding has a start of its own, cfg.embed_init_std. Norm weights (1), the halting
+    bias (0) and the injection's parameters keep what their modules set.
+    """
+    std = cfg.init_std
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, FusedLinear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, MoEFFN):
+            nn.init.normal_(module.gate_up, std=std)
+            nn.init.normal_(module.down, std=std)
+        elif isinstance(module, LoRAAdapter):
+            nn.init.normal_(module.B, std=std)

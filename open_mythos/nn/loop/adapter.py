@@ -1,0 +1,59 @@
+"""What differs between loops: the loop-index signal and the per-loop low-rank adapter."""
+
+import torch
+from torch import Tensor, nn
+
+from open_mythos.errors import InputError
+
+
+def loop_signal(
+    loop_t: int,
+    loop_dim: int,
+    dim: int,
+    theta: float = 10000.0,
+    *,
+    device: torch.device | None = None,
+) -> Tensor:
+    """The signal of loop `loop_t` (dim,): sines, then cosines, in the first `loop_dim` channels."""
+    steps = torch.arange(0, loop_dim, 2, device=device, dtype=torch.float32)
+    angles = loop_t * theta ** -(steps / max(loop_dim, 1))
+    signal = torch.cat((angles.sin(), angles.cos()))[:loop_dim]
+    return torch.cat((signal, signal.new_zeros(dim - loop_dim)))
+
+
+def loop_index_embedding(h: Tensor, loop_t: int, loop_dim: int, theta: float = 10000.0) -> Tensor:
+    """Tell the block which loop it is in: add a sinusoid of the loop number to `h`.
+
+    Args:
+        h: (B, S, dim).
+        loop_t: The loop, from 0.
+        loop_dim: Leading channels that carry the signal, at most dim.
+        theta: Base of the frequencies.
+
+    Raises:
+        InputError: If `loop_dim` exceeds the width of `h`.
+    """
+    if not 0 <= loop_dim <= h.shape[-1]:
+        raise InputError(f"loop_dim is {loop_dim}; it must lie in 0 .. {h.shape[-1]}")
+    return h + loop_signal(loop_t, loop_dim, h.shape[-1], theta, device=h.device).to(h.dtype)
+
+
+class LoRAAdapter(nn.Module):
+    """(down(x) * scale[t]) @ B: shared low-rank maps, one scale vector per loop.
+
+    After relaxed recursive transformers (Bae et al., arXiv 2410.20672), with the loops' own part
+    reduced to the scale.
+    """
+
+    def __init__(self, dim: int, rank: int, max_loops: int) -> None:
+        """Rank `rank` on width `dim`; `max_loops` scale vectors."""
+        super().__init__()
+        self.down = nn.Linear(dim, rank, bias=False)
+        self.B = nn.Parameter(torch.randn(rank, dim) * 0.02)
+        self.scale = nn.Embedding(max_loops, rank)
+
+    def forward(self, x: Tensor, loop_t: int) -> Tensor:
+        """The correction (B, S, dim) of loop `loop_t`; loops past the table use its last row."""
+        row = self.scale.weight[min(loop_t, self.scale.num_embeddings - 1)]
+        delta: Tensor = (self.down(x) * row) @ self.B
+        return delta

@@ -1,0 +1,153 @@
+"""The mixture-of-experts feed-forward of the recurrent block."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.nn.feed_forward import Expert
+from open_mythos.nn.fused import LinearView
+from open_mythos.nn.moe.balance import step_bias
+from open_mythos.nn.moe.router import Routing, route
+from open_mythos.ops.backend import ExpertsBackend, traced
+from open_mythos.ops.experts import run_experts
+
+
+class ExpertView:
+    """One expert inside stacked storage, with the parts of an `Expert`."""
+
+    def __init__(self, gate: Tensor, up: Tensor, down: Tensor) -> None:
+        """Wrap (hidden, dim), (hidden, dim) and (dim, hidden) views."""
+        self.gate, self.up, self.down = LinearView(gate), LinearView(up), LinearView(down)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim)."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class ExpertViews(Sequence[ExpertView]):
+    """The experts of stacked storage, one by one, each with the real values."""
+
+    def __init__(self, count: int, view: Callable[[int], ExpertView]) -> None:
+        """`count` experts, made by `view` when asked for."""
+        self._count, self._view = count, view
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> ExpertView:  # type: ignore[override]
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        return self._view(index % self._count)
+
+    def __iter__(self) -> Iterator[ExpertView]:
+        return (self._view(i) for i in range(self._count))
+
+
+class MoEFFN(nn.Module):
+    """Routed experts of which each token visits k, plus experts that are always on (DeepSeekMoE).
+
+    The routed experts are stacked, gate_up (E, dim, 2 * expert_dim) and down (E, expert_dim,
+    dim); the always-on ones are one SwiGLU of their summed width, which is the same function.
+    """
+
+    experts_backend: ExpertsBackend = "auto"
+
+    def __init__(self, cfg: MythosConfig) -> None:
+        """Use the expert fields of `cfg`."""
+        super().__init__()
+        self.cfg = cfg
+        self.topk = cfg.n_experts_per_tok
+        self.n_experts, self.n_shared = cfg.n_experts, cfg.n_shared_experts
+        self.router = nn.Linear(cfg.dim, cfg.n_experts, bias=False)
+        self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, cfg.dim, 2 * cfg.expert_dim))
+        self.down = nn.Parameter(torch.empty(cfg.n_experts, cfg.expert_dim, cfg.dim))
+        nn.init.normal_(self.gate_up, std=0.02)
+        nn.init.normal_(self.down, std=0.02)
+        width = cfg.n_shared_experts * cfg.shared_width
+        self.shared = Expert(cfg.dim, width) if width else None
+        self.router_bias: Tensor
+        self.register_buffer("router_bias", torch.zeros(cfg.n_experts))
+        self.load: Tensor  # tokens per expert since the last bias step
+        self.register_buffer(
+            "load", torch.zeros(cfg.n_experts, dtype=torch.int64), persistent=False
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoEFFN":
+        """Keep the bias in float32: bfloat16 would swallow steps of 0.001."""
+        before = self.router_bias
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.router_bias.dtype in (torch.bfloat16, torch.float16):
+            self.router_bias = before.float().to(self.router_bias.device)
+        return self
+
+    @property
+    def routed_experts(self) -> ExpertViews:
+        """The routed experts one by one; views of the stacked weights."""
+        hidden = self.cfg.expert_dim
+
+        def view(i: int) -> ExpertView:
+            gate, up = self.gate_up[i].t().split(hidden)
+            return ExpertView(gate, up, self.down[i].t())
+
+        return ExpertViews(self.n_experts, view)
+
+    @property
+    def shared_experts(self) -> ExpertViews:
+        """The always-on experts one by one; views of their joint weights."""
+        width, shared = self.cfg.shared_width, self.shared
+
+        def view(i: int) -> ExpertView:
+            assert shared is not None
+            own = slice(i * width, (i + 1) * width)
+            return ExpertView(
+                shared.gate.weight[own], shared.up.weight[own], shared.down.weight[:, own]
+            )
+
+        return ExpertViews(self.n_shared, view)
+
+    def route(self, x: Tensor) -> Routing:
+        """Experts of the tokens in `x` (..., dim), flattened to N rows."""
+        return route(self.router(x.flatten(0, -2)), self.router_bias, self.topk)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, dim) -> (B, S, dim)."""
+        return self.routed(x)[0]
+
+    def routed(self, x: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The layer's output and its load (E,) int64.
+
+        Args:
+            x: (B, S, dim).
+            active: (B, S) boolean; other positions are skipped, and give zeros.
+        """
+        if active is None:
+            return self._rows(x.flatten(0, -2), x.shape)
+        if traced() or (x.is_cuda and self.training):  # no shape may depend on values
+            y, _ = self._rows(x.flatten(0, -2), x.shape)
+            ids = self.route(x).ids.flatten()
+            counted = active.flatten().repeat_interleave(self.topk).to(torch.int64)
+            load = torch.zeros_like(self.load).scatter_add(0, ids, counted)
+            return y * active.unsqueeze(-1), load
+        rows, load = self._rows(x[active], x[active].shape)
+        return torch.zeros_like(x).masked_scatter(active.unsqueeze(-1), rows), load
+
+    def _rows(self, rows: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        routing = self.route(rows)
+        y = run_experts(
+            rows, routing.ids, routing.weights, self.gate_up, self.down, self.experts_backend
+        )
+        if self.shared is not None:
+            y = y + self.shared(rows)
+        return y.view(shape), routing.load
+
+    @torch.no_grad()
+    def update_bias(self, step_size: float) -> Tensor:
+        """Step the bias by the load gathered since the last call, forget the load and return it."""
+        load = self.load.clone()
+        if load.any():
+            self.router_bias.copy_(step_bias(self.router_bias, load, step_size))
+        self.load.zero_()
+        return load

@@ -1,0 +1,44 @@
+"""Who is picked and how much each counts: the bias picks, never weighs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Experts of N tokens.
+
+    Attributes:
+        ids: (N, k) int64.
+        weights: (N, k), positive, each row sums to one.
+        load: (E,) int64, tokens per expert.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    load: Tensor
+
+
+def route(logits: Tensor, bias: Tensor, k: int) -> Routing:
+    """Pick the k largest of logits + bias; weigh by the softmax of the logits alone, renormalised.
+
+    Auxiliary-loss-free balancing (DeepSeek-V3, arXiv 2412.19437): the bias moves the choice and
+    stays out of the output and its gradient.
+
+    Args:
+        logits: (N, E).
+        bias: (E,).
+        k: Experts per token.
+    """
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    ids = (wide + bias).topk(k, dim=-1).indices
+    scores = wide.softmax(dim=-1).gather(-1, ids)
+    flat = ids.flatten()
+    load = torch.zeros(logits.shape[-1], dtype=torch.int64, device=logits.device)
+    return Routing(
+        ids=ids,
+        weights=(scores / scores.sum(dim=-1, keepdim=True)).to(logits.dtype),
+        load=load.scatter_add(0, flat, torch.ones_like(flat)),
+    )
