@@ -106,7 +106,8 @@ class TransformerBlock(nn.Module):
                 load = self.ffn.route(x if active is None else x[active]).load
             watched: Tensor = self.ffn(x)
             return watched, load
-        return self.ffn.routed(x, active)
+        routed: tuple[Tensor, Tensor] = self.ffn.routed(x, active)
+        return routed
 
     def forward(
         self,
@@ -117,6 +118,7 @@ class TransformerBlock(nn.Module):
         cache_key: str = "default",
     ) -> Tensor:
         """One pass in the call form of open-mythos 0.5.0; see `GQAttention.forward`."""
-        x = x + self.drop(self.attn(self.attn_norm(x), freqs_cis, mask, kv_cache, cache_key))
-        y: Tensor = self.ffn(self.ffn_norm(x))
-        return x + self.drop(y)
+        mixed: Tensor = self.attn(self.attn_norm(x), freqs_cis, mask, kv_cache, cache_key)
+        x = x + self.drop(mixed)
+        out: Tensor = x + self.drop(self.ffn(self.ffn_norm(x)))
+        return out

@@ -93,5 +93,5 @@ class HaltingLedger:
 
     @property
     def ponder(self) -> Tensor:
-        """Graves' cost N + R per position (B, S): loops taken, plus the remainder (the only slope)."""
+        """Graves' cost N + R per position (B, S): loops taken plus remainder (its only slope)."""
         return self.loops + self.remainder

@@ -1,0 +1,72 @@
+# Needs python3.11 (or newer) and make. Every target builds what it needs in .venv first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+FILES := open_mythos tests $(wildcard examples benchmarks)
+
+# The public open-mythos 0.5.0 is a peer for tests only; it lives outside this repository.
+PEER_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/open-mythos-peer
+PEER_VERSION := 0.5.0
+PEER := $(PEER_CACHE)/open-mythos-$(PEER_VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types imports format clean peer
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch
+	@touch $@
+
+$(VENV)/.run: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) install -c constraints.txt -e ".[plots]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $(VENV)/.run $@
+
+setup: $(VENV)/.run  ## install the package into .venv
+
+demo: setup  ## train, sweep and report, in minutes, on two cores and without a network
+	$(BIN)/open-mythos demo $(ARGS)
+
+peer: $(VENV)/.dev
+	@if [ -f "$(PEER)/open_mythos/main.py" ]; then exit 0; fi; \
+	mkdir -p "$(PEER_CACHE)" \
+	&& $(PIP) download --quiet --retries 1 --no-deps --only-binary=:all: \
+	  --dest "$(PEER_CACHE)" open-mythos==$(PEER_VERSION) \
+	&& rm -rf "$(PEER).part" \
+	&& $(BIN)/python -m zipfile -e "$(PEER_CACHE)"/open_mythos-$(PEER_VERSION)-*.whl "$(PEER).part" \
+	&& rm -rf "$(PEER)" && mv "$(PEER).part" "$(PEER)" \
+	|| echo "open-mythos $(PEER_VERSION) could not be fetched: the parity tests against it will be skipped"
+
+test: $(VENV)/.dev peer  ## every test, with coverage
+	@peer=""; if [ -f "$(PEER)/open_mythos/main.py" ]; then peer="$(PEER)"; fi; \
+	OPEN_MYTHOS_PEER="$$peer" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 \
+	  --cov=open_mythos --cov-report=term --cov-fail-under=90 $(ARGS)
+
+check: lint types imports  ## lint, types and import contracts
+
+lint: $(VENV)/.dev  ## ruff, without changing a file
+	$(BIN)/ruff format --check $(FILES)
+	$(BIN)/ruff check $(FILES)
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev  ## the layer contracts
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## ruff, changing files
+	$(BIN)/ruff check --fix $(FILES)
+	$(BIN)/ruff format $(FILES)
+
+clean:  ## remove what the targets made, runs/ excepted
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""`open-mythos generate`: continue a prompt, and show it while it is written."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from open_mythos.cli.opening import open_checkpoint
+from open_mythos.generate.decode import Stop, stream
+from open_mythos.generate.sampling import Sampling
+from open_mythos.model.mythos import evaluating
+
+
+def run(  # noqa: PLR0913 -- one argument per option
+    *,
+    checkpoint: Path,
+    prompt: str,
+    n_loops: int | None,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+) -> None:
+    """Print the prompt and its continuation, piece by piece."""
+    opened = open_checkpoint(checkpoint)
+    tokenizer, model = opened.tokenizer, opened.model
+    start = tokenizer.encode(prompt) if prompt else [tokenizer.eos_id or 0]
+    eos = tokenizer.eos_id
+    tokens = stream(
+        model,
+        torch.tensor([start]),
+        Stop(max_new_tokens, eos),
+        Sampling(temperature, top_k, top_p),
+        n_loops,
+        torch.Generator().manual_seed(seed),
+    )
+    written, shown = list(start) if prompt else [], ""
+    with torch.inference_mode(), evaluating(model):
+        shown = _show(tokenizer.decode(written), shown)
+        for token in tokens:
+            if int(token) == eos:
+                break
+            written.append(int(token))
+            shown = _show(tokenizer.decode(written), shown)
+    sys.stdout.write("\n")
+
+
+def _show(text: str, shown: str) -> str:
+    """Write what is new; half a character, which decodes to a mark, waits for its other half."""
+    if text.endswith("\ufffd"):
+        return shown
+    sys.stdout.write(text[len(shown) :])
+    sys.stdout.flush()
+    return text

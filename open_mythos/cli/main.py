@@ -1,0 +1,227 @@
+"""The `open-mythos` command: a table of subcommands, each importing its work when it runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from open_mythos import __version__
+from open_mythos.errors import MythosError
+
+
+USER_ERROR = 2
+
+
+class Commands(TyperGroup):
+    """The command group; a mistake of the user's is one line and exit code 2, no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except MythosError as error:
+            typer.echo(f"open-mythos: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(USER_ERROR) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="open-mythos",
+    help="Train, sample and measure recurrent-depth transformers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Settings, e.g. model.dim=256.", show_default=False
+    ),
+]
+Checkpoint = Annotated[
+    Path, typer.Argument(help="Folder with a trained model.", show_default=False)
+]
+Loops = Annotated[
+    int | None,
+    typer.Option("--loops", help="Times the looped block runs; default: the model's own."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"open-mythos {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options that stand before the subcommand."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time to spend, roughly.")] = 5.0,
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Continue what is in OUT, or start over.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
+) -> None:
+    """Train on text and on a task that needs depth, sweep the loops, write a report."""
+    from open_mythos.cli.demo import run
+
+    run(out=out, minutes=minutes, resume=resume, seed=seed)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="A named run.", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default: runs/NAME.", show_default=False)
+    ] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on with the run in OUT, or delete it; neither: OUT must hold no run.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings, laid under KEY=VALUE.")
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")
+    ] = False,
+) -> None:
+    """Train a named run, with settings of your own."""
+    from open_mythos.cli.train import run
+
+    code = run(
+        name=name,
+        overrides=overrides or [],
+        out=out or Path("runs") / name,
+        start="new" if resume is None else "resume" if resume else "fresh",
+        config=config,
+        print_config=print_config,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def generate(
+    checkpoint: Checkpoint,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    loops: Loops = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 50,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest mass p.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+) -> None:
+    """Write text with a trained model."""
+    from open_mythos.cli.generate import run
+
+    run(
+        checkpoint=checkpoint,
+        prompt=prompt,
+        n_loops=loops,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+
+
+@app.command()
+def sweep(
+    checkpoint: Checkpoint,
+    loops: Annotated[str, typer.Option(help="Depths to score, comma-separated.")] = "1,2,4,8",
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file to score; default: what the run held out.", show_default=False
+        ),
+    ] = None,
+    batches: Annotated[int, typer.Option(min=1, help="Batches to score at each depth.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained model at several depths."""
+    from open_mythos.cli.sweep import run
+
+    run(
+        checkpoint=checkpoint,
+        loops=parse_depths(loops),
+        text=text,
+        batches=batches,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def inspect(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_CHECKPOINT",
+            help="A preset, a YAML file, or a checkpoint folder.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    loops: Loops = None,
+    context: Annotated[
+        int | None, typer.Option(help="Sequence length; default: the model's longest.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count a model's parameters, FLOPs and cache, without building it."""
+    from open_mythos.cli.inspect import run
+
+    run(target=target, overrides=overrides or [], n_loops=loops, context=context, as_json=as_json)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Weights of open-mythos 0.5.0.", show_default=False)
+    ],
+    destination: Annotated[Path, typer.Argument(help="New folder.", show_default=False)],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file or model folder that says the sizes, where SOURCE does not.",
+            show_default=False,
+        ),
+    ] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Allow a file that can run code when it is read.")
+    ] = False,
+) -> None:
+    """Turn an old .pt file into a model folder."""
+    from open_mythos.cli.convert import run
+
+    run(source=source, destination=destination, config=config, trusted=trusted)
+
+
+def parse_depths(text: str) -> list[int]:
+    """`1,2,4` -> [1, 2, 4].
+
+    Raises:
+        typer.BadParameter: If a part is not a whole number of at least 1.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"--loops {text!r} is not a list like 1,2,4,8")
+    return [int(part) for part in parts]

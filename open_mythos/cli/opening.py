@@ -1,0 +1,55 @@
+"""From a path that a user types to the model behind it: a model folder, a checkpoint or a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_mythos.data.tokenizer import Tokenizer, tokenizer_from_folder
+from open_mythos.errors import CheckpointError, InputError
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.train.checkpoints import RunFolder, newest_checkpoint, read_recipe
+from open_mythos.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and what lies beside it.
+
+    Attributes:
+        folder: Where the weights are.
+        model: In evaluation mode.
+        recipe: How it was trained; None for a bare model folder.
+    """
+
+    folder: Path
+    model: OpenMythos
+    recipe: Recipe | None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer saved with the weights.
+
+        Raises:
+            InputError: If there is none, as for models that were trained on a task.
+        """
+        try:
+            return tokenizer_from_folder(self.folder)
+        except (InputError, OSError) as error:
+            raise InputError(
+                f"{self.folder} has no tokenizer, so this model neither reads nor writes text; "
+                "try `open-mythos sweep` on it"
+            ) from error
+
+
+def open_checkpoint(path: Path) -> Opened:
+    """The model at `path`: a folder with config.json, or a run folder's newest checkpoint.
+
+    Raises:
+        CheckpointError: If there is no model, or it is damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a model folder or a run folder")
+    bare = path.is_file() or (path / "config.json").is_file()
+    folder = path if bare else newest_checkpoint(path)
+    run = folder.parent.parent
+    recipe = read_recipe(run) if RunFolder(run).recipe_file.is_file() else None
+    return Opened(folder, OpenMythos.from_pretrained(folder), recipe)

@@ -1,0 +1,93 @@
+"""`open-mythos sweep`: what another loop is worth to a trained model."""
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from open_mythos.cli.opening import Opened, open_checkpoint
+from open_mythos.data.corpus import corpus_text, encode_corpus
+from open_mythos.data.tasks import PointerChase
+from open_mythos.data.windows import TokenWindows
+from open_mythos.errors import InputError
+from open_mythos.eval.accuracy import Task
+from open_mythos.eval.loop_curve import DepthMap, LoopCurve, depth_map, sweep
+from open_mythos.eval.perplexity import score
+from open_mythos.train.sources import EvaluationSource, build_sources
+
+
+def run(
+    *, checkpoint: Path, loops: Sequence[int], text: Path | None, batches: int, as_json: bool
+) -> None:
+    """Score at every depth: perplexity on text, accuracy by difficulty on a task."""
+    opened = open_checkpoint(checkpoint)
+    held_out = _windows(opened, str(text)) if text is not None else _own_data(opened)
+    found: LoopCurve | DepthMap
+    if isinstance(held_out, TokenWindows):
+        found = text_curve(opened, held_out, loops, batches)
+    else:
+        found = task_map(opened, held_out, loops, batches)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        Console().print(table(found))
+
+
+def _own_data(opened: Opened) -> EvaluationSource:
+    if opened.recipe is None:
+        return _windows(opened, "plays")
+    held_out = build_sources(opened.recipe).evaluation
+    if held_out is None:
+        raise InputError(f"{opened.folder} was trained on foreign data; give --text FILE")
+    return held_out
+
+
+def _windows(opened: Opened, corpus: str) -> TokenWindows:
+    tokenizer = opened.tokenizer
+    tokens = encode_corpus(tokenizer, corpus_text(corpus))
+    return TokenWindows(
+        tokens=tokens,
+        seq_len=min(opened.model.cfg.max_seq_len, 256, len(tokens) - 1),
+        batch_size=16,
+        seed=0,
+        vocab_size=tokenizer.vocab_size,
+    )
+
+
+def text_curve(
+    opened: Opened, windows: TokenWindows, loops: Sequence[int], batches: int
+) -> LoopCurve:
+    """Loss on the first batches of a text, at every depth."""
+    return sweep(
+        opened.model,
+        loops,
+        lambda model, n: score(model, islice(windows.evaluation_batches(), batches), n),
+        name="text",
+    )
+
+
+def task_map(opened: Opened, task: Task, loops: Sequence[int], batches: int) -> DepthMap:
+    """Accuracy at every depth, for difficulties from the easiest to four times the trained."""
+    most = task.max_hops if isinstance(task, PointerChase) else getattr(task, "length", 8)
+    difficulties = sorted({1, max(1, most // 2), most, 2 * most, 4 * most})
+    return depth_map(opened.model, task, difficulties, loops, batches=batches, name="task")
+
+
+def table(found: LoopCurve | DepthMap) -> Table:
+    """The sweep as a table: a row per depth, or a row per difficulty and a column per depth."""
+    if isinstance(found, LoopCurve):
+        shown = Table("loops", "loss", "perplexity", "accuracy", title="score against loops")
+        for p in found.points:
+            best = "  <- best" if p == found.best else ""
+            shown.add_row(
+                str(p.n_loops), f"{p.loss:.4f}{best}", f"{p.perplexity:.2f}", f"{p.accuracy:.3f}"
+            )
+        return shown
+    columns = [f"{n} loops" for n in found.loops]
+    shown = Table("difficulty", *columns, title="accuracy by difficulty and loops")
+    for difficulty, row in zip(found.difficulties, found.accuracy, strict=True):
+        shown.add_row(str(difficulty), *(f"{cell:.3f}" for cell in row))
+    return shown

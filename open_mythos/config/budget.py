@@ -1,0 +1,201 @@
+"""What a network costs, from its config alone: parameters, FLOPs per token, cache bytes."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+from open_mythos.config.mythos import AttentionType, MythosConfig
+from open_mythos.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class ParameterBudget:
+    """Parameters by part; the parts are disjoint and their sum is the built model's count.
+
+    Attributes:
+        embedding: Token table, also the head (tied): counted once.
+        prelude: Linear weights of the dense blocks before the loop.
+        loop_attention: Linear weights of the looped block's attention.
+        router: Expert scores; the selection bias is a buffer and not counted.
+        routed_experts: All routed experts.
+        shared_experts: The always-on experts.
+        adapter: The per-loop low-rank correction, with the scales of every loop.
+        injection: A and B of the state update.
+        halting: The halting probability's weights; present with every readout.
+        coda: Linear weights of the dense blocks after the loop.
+        norms: Every RMSNorm gain, those inside latent attention included.
+        inactive: Of `routed_experts`, those that one token does not visit in one loop.
+    """
+
+    embedding: int
+    prelude: int
+    loop_attention: int
+    router: int
+    routed_experts: int
+    shared_experts: int
+    adapter: int
+    injection: int
+    halting: int
+    coda: int
+    norms: int
+    inactive: int
+
+    @property
+    def total(self) -> int:
+        """All trained parameters."""
+        return sum(self.parts().values())
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token multiplies with in one pass, each counted once.
+
+        The looped block is counted once however often it runs: this is weight traffic, not
+        work (for work see `flops_per_token`). Of the routed experts it holds the
+        n_experts_per_tok of one loop; a token that changes experts between loops touches more.
+        """
+        return self.total - self.inactive
+
+    def parts(self) -> dict[str, int]:
+        """Part name -> parameters, in the order a token meets them; sums to `total`."""
+        values = asdict(self)
+        del values["inactive"]
+        return values
+
+
+@dataclass(frozen=True)
+class FlopBudget:
+    """Forward FLOPs of one token, two for each multiply-add of a matrix product.
+
+    Attributes:
+        prelude: The dense blocks before the loop.
+        loops: The looped block, adapter and halting included, over all loops.
+        coda: The dense blocks after the loop.
+        head: The product with the tied embedding.
+    """
+
+    prelude: float
+    loops: float
+    coda: float
+    head: float
+
+    @property
+    def total(self) -> float:
+        """FLOPs of the whole forward pass for one token."""
+        return self.prelude + self.loops + self.coda + self.head
+
+
+def parameters(cfg: MythosConfig) -> ParameterBudget:
+    """Count the parameters of the model that the config builds."""
+    expert = 3 * cfg.dim * cfg.expert_dim
+    dense_block = attention_weights(cfg) + 3 * cfg.dim * cfg.dense_width
+    latent_norms = cfg.q_lora_rank + cfg.kv_lora_rank if cfg.attn_type == "mla" else 0
+    blocks = cfg.prelude_layers + 1 + cfg.coda_layers
+    adapter = 2 * cfg.dim * cfg.lora_rank + cfg.max_loop_iters * cfg.lora_rank
+    return ParameterBudget(
+        embedding=cfg.vocab_size * cfg.dim,
+        prelude=cfg.prelude_layers * dense_block,
+        loop_attention=attention_weights(cfg),
+        router=cfg.dim * cfg.n_experts,
+        routed_experts=cfg.n_experts * expert,
+        shared_experts=cfg.n_shared_experts * 3 * cfg.dim * cfg.shared_width,
+        adapter=adapter if cfg.loop_lora else 0,
+        injection=2 * cfg.dim + 1 if cfg.injection == "lti" else 0,
+        halting=cfg.dim + 1,
+        coda=cfg.coda_layers * dense_block,
+        norms=blocks * (2 * cfg.dim + latent_norms) + 2 * cfg.dim,  # the loop's and the last
+        inactive=(cfg.n_experts - cfg.n_experts_per_tok) * expert,
+    )
+
+
+def attention_weights(cfg: MythosConfig) -> int:
+    """Linear weights of one attention layer, norms apart."""
+    if cfg.attn_type == "gqa":
+        return 2 * cfg.dim * cfg.head_dim * (cfg.n_heads + cfg.n_kv_heads)
+    query = cfg.q_lora_rank * (
+        cfg.dim + cfg.n_heads * (cfg.qk_rope_head_dim + cfg.qk_nope_head_dim)
+    )
+    down = cfg.dim * (cfg.kv_lora_rank + cfg.qk_rope_head_dim)
+    up = cfg.kv_lora_rank * cfg.n_heads * (cfg.qk_nope_head_dim + cfg.v_head_dim)
+    return query + down + up + cfg.n_heads * cfg.v_head_dim * cfg.dim
+
+
+def flops_per_token(
+    cfg: MythosConfig, n_loops: int | None = None, context: int | None = None
+) -> FlopBudget:
+    r"""Forward FLOPs of one token, averaged over a causal sequence of `context` tokens.
+
+    With W the linear weights that the token meets, K = (context + 1) / 2 the keys that an
+    average position sees (causal: 1, 2, ..., context), and H heads of q/k width a and value
+    width v,
+
+        attention = 2 W_attn + 2 H (a + v) K
+        dense block = attention + 2 * 3 dim dense_width
+        loop = attention + 2 dim n_experts + 2 * 3 dim expert_dim n_experts_per_tok
+               + 2 * 3 dim shared_width n_shared_experts + 4 dim lora_rank + 2 dim
+        total = prelude_layers * dense + n_loops * loop + coda_layers * dense + 2 vocab_size dim
+
+    Latent attention is counted in its expanded form; the absorbed one serves where it is cheaper
+    (decoding). The loop's last term is halting, absent with readout "last". Softmax, norms,
+    rotations and other elementwise work are left out. A training step costs about three forward
+    passes.
+
+    Args:
+        cfg: The network.
+        n_loops: Loops run; None is the config's max_loop_iters.
+        context: Sequence length; None is the config's max_seq_len.
+
+    Raises:
+        InputError: If either number is below 1.
+    """
+    loops = _at_least_one("n_loops", cfg.max_loop_iters if n_loops is None else n_loops)
+    length = _at_least_one("context", cfg.max_seq_len if context is None else context)
+    if cfg.attn_type == "mla":
+        per_key = cfg.n_heads * (cfg.qk_rope_head_dim + cfg.qk_nope_head_dim + cfg.v_head_dim)
+    else:
+        per_key = cfg.n_heads * 2 * cfg.head_dim
+    attention = attention_weights(cfg) + per_key * (length + 1) / 2
+    dense = attention + 3 * cfg.dim * cfg.dense_width
+    experts = cfg.expert_dim * cfg.n_experts_per_tok + cfg.shared_width * cfg.n_shared_experts
+    loop = attention + cfg.dim * (cfg.n_experts + 3 * experts)
+    if cfg.loop_lora:
+        loop += 2 * cfg.dim * cfg.lora_rank
+    if cfg.readout != "last":
+        loop += cfg.dim
+    return FlopBudget(
+        prelude=2 * cfg.prelude_layers * dense,
+        loops=2 * loops * loop,
+        coda=2 * cfg.coda_layers * dense,
+        head=2 * cfg.vocab_size * cfg.dim,
+    )
+
+
+def cache_bytes_per_token(
+    cfg: MythosConfig, n_loops: int | None = None, bytes_per_number: int = 2
+) -> int:
+    """Key-value cache of one position: every dense block has one slot, the looped block n_loops.
+
+    Args:
+        cfg: The network.
+        n_loops: Loops run; None is the config's max_loop_iters.
+        bytes_per_number: 2 for bfloat16, 4 for float32.
+
+    Raises:
+        InputError: If n_loops or bytes_per_number is below 1.
+    """
+    loops = _at_least_one("n_loops", cfg.max_loop_iters if n_loops is None else n_loops)
+    size = _at_least_one("bytes_per_number", bytes_per_number)
+    slots = cfg.prelude_layers + loops + cfg.coda_layers
+    return slots * sum(math.prod(shape) for shape in cfg.cache_widths.values()) * size
+
+
+def with_attention(cfg: MythosConfig, attn_type: AttentionType) -> MythosConfig | None:
+    """The same network with the other attention; None where its heads do not allow it."""
+    try:
+        return replace(cfg, attn_type=attn_type)
+    except ConfigError:
+        return None
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be an int of at least 1")
+    return value

@@ -1,0 +1,1 @@
+"""From text and tasks to batches: tokenizers, corpora, windows, problems of known depth."""

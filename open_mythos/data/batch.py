@@ -1,0 +1,81 @@
+"""Batch and BatchSource: what the trainer and the evaluators read, and nothing more."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from open_mythos.errors import InputError, ShapeError
+
+
+# Target value of a position that is not scored; PyTorch's cross entropy skips it by default.
+IGNORE = -100
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's rows: what goes in, what should come out, and how deep to think.
+
+    Attributes:
+        ids: (B, S) int64 token ids.
+        targets: (B, S) int64; the token wanted at each position, already shifted where the task
+            is next-token prediction, IGNORE where nothing is scored.
+        n_loops: Loops that the task asks for, or None where the depth sampler decides.
+    """
+
+    ids: Tensor
+    targets: Tensor
+    n_loops: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 2 or self.ids.shape != self.targets.shape:
+            raise ShapeError(
+                f"ids {tuple(self.ids.shape)} and targets {tuple(self.targets.shape)} must be "
+                "two (rows, positions) tensors of one shape"
+            )
+        if self.ids.dtype != torch.int64 or self.targets.dtype != torch.int64:
+            raise InputError(
+                f"ids and targets are int64, not {self.ids.dtype} and {self.targets.dtype}"
+            )
+        if self.n_loops is not None and self.n_loops < 1:
+            raise InputError(f"n_loops is {self.n_loops}; it must be at least 1, or None")
+
+    @property
+    def scored(self) -> int:
+        """Number of positions that carry a target."""
+        return int((self.targets != IGNORE).sum())
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same rows on another device."""
+        return replace(
+            self,
+            ids=self.ids.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+        )
+
+
+class BatchSource(Protocol):
+    """An endless, stateless supply of training batches.
+
+    Stateless means that (source, step, level) fixes the batch for ever: resuming a run needs the
+    step number and nothing else, and no order of calls can change what a step sees.
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """Every id and target lies in [0, vocab_size)."""
+        ...
+
+    @property
+    def max_level(self) -> int:
+        """Hardest level of the curriculum; 0 when there is none."""
+        ...
+
+    def batch(self, step: int, level: int = 0) -> Batch:
+        """The batch of one step; level 0 means the full difficulty.
+
+        Raises:
+            InputError: When step is negative or level lies outside [0, max_level].
+        """
+        ...

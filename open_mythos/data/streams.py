@@ -1,0 +1,52 @@
+"""Random streams that depend on nothing but numbers the caller names: seed, purpose and step."""
+
+from enum import IntEnum
+
+import numpy as np
+
+from open_mythos.errors import InputError
+
+
+class Purpose(IntEnum):
+    """Branches of the seed tree. Streams of two branches share no draws, whatever the seeds."""
+
+    TRAINING = 0
+    EVALUATION = 1
+    SPLIT = 2
+
+
+def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
+    """A fresh generator at the start of its stream: the same three numbers, the same draws.
+
+    Philox is counter based: its output is the same on every platform and NumPy version.
+
+    Raises:
+        InputError: When seed or step is not a whole number of at least 0.
+    """
+    require_whole("seed", seed, least=0)
+    require_whole("step", step, least=0)
+    branch = np.random.SeedSequence(int(seed), spawn_key=(int(purpose), int(step)))
+    return np.random.Generator(np.random.Philox(branch))
+
+
+def require_whole(name: str, value: int, least: int = 1) -> None:
+    """Refuse what is not an int of at least `least`; True and 3.0 are no ints here.
+
+    Raises:
+        InputError: Naming the argument, its value and the least one allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InputError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be at least {least}")
+
+
+def require_level(level: int, max_level: int) -> None:
+    """Refuse a curriculum level that the source does not have.
+
+    Raises:
+        InputError: Naming the level and the range.
+    """
+    require_whole("level", level, least=0)
+    if level > max_level:
+        raise InputError(f"level is {level}; this source has levels 0 (all) to {max_level}")

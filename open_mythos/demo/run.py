@@ -1,0 +1,117 @@
+"""Train, sweep, report: the demo from start to end, resumable at any point."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+
+from open_mythos.checkpoint.files import write_json, write_text
+from open_mythos.data.tasks import PointerChase
+from open_mythos.data.windows import TokenWindows
+from open_mythos.demo.measure import TaskResult, TextResult, measure_task, measure_text
+from open_mythos.demo.plan import Plan, make_plan
+from open_mythos.demo.story import figures, findings, read_metrics, report
+from open_mythos.eval.evaluators import standard_evaluators
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.report.figures import save_figures
+from open_mythos.train.checkpoints import RunFolder
+from open_mythos.train.console import ConsoleSink
+from open_mythos.train.sources import Sources, build_sources
+from open_mythos.train.trainer import Parts, TrainResult, train
+
+
+TASKS = ("task", "task-seed-design")
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """How the demo ended.
+
+    Attributes:
+        status: "finished", or the status of the training that did not get to its end.
+        report: The page; None if it was not reached.
+        findings: The numbers in short.
+        seconds: Wall time of this call.
+    """
+
+    status: str
+    report: Path | None
+    findings: dict[str, Any]
+    seconds: float
+
+
+def run_demo(
+    out: Path, *, minutes: float, resume: bool, seed: int, console: Console | None = None
+) -> DemoResult:
+    """Run what is not done yet, and write results.json, figures and report.html to `out`.
+
+    Args:
+        out: Folder of the demo; one run folder for each training.
+        minutes: Time to spend, roughly; a training that would pass its share is cut short.
+        resume: Go on with what is in `out`, or start over.
+        seed: Of weights and data.
+        console: Where progress goes.
+    """
+    began = time.perf_counter()
+    console = console or Console(stderr=True)
+    plan = make_plan(minutes, seed)
+    trained: dict[str, TrainResult] = {}
+    sources: dict[str, Sources] = {}
+    for name in plan.recipes:
+        sources[name] = build_sources(plan.recipes[name])
+        trained[name] = _train(name, plan, sources[name], out, resume, console)
+        if trained[name].status in ("stopped", "diverged"):
+            return DemoResult(trained[name].status, None, {}, time.perf_counter() - began)
+    console.print("sweeping the loops of all three ...", highlight=False)
+    text = _text(trained["text"], sources["text"], plan, seed)
+    tasks = {name: _task(trained[name], sources[name], plan) for name in TASKS}
+    runs = {name: read_metrics(RunFolder(out / name).metrics_file) for name in plan.recipes}
+    drawn = figures(text, tasks, runs, plan)
+    save_figures(drawn, out / "figures")
+    found = findings(text, tasks, plan)
+    write_json(
+        out / "results.json",
+        {
+            "findings": found,
+            "steps": {name: result.step for name, result in trained.items()},
+            "text": text.to_json(),
+            "tasks": {name: result.to_json() for name, result in tasks.items()},
+        },
+    )
+    page = out / "report.html"
+    write_text(page, report(text, tasks, runs, plan, drawn))
+    return DemoResult("finished", page, found, time.perf_counter() - began)
+
+
+def _train(
+    name: str, plan: Plan, sources: Sources, out: Path, resume: bool, console: Console
+) -> TrainResult:
+    recipe = plan.recipes[name]
+    return train(
+        recipe,
+        out / name,
+        resume="auto" if resume else "fresh",
+        evaluators=standard_evaluators(recipe, sources),
+        sinks=[ConsoleSink(console)],
+        max_seconds=plan.seconds[name],
+        parts=Parts(sources=lambda _: sources),
+    )
+
+
+def _text(result: TrainResult, sources: Sources, plan: Plan, seed: int) -> TextResult:
+    assert sources.tokenizer is not None
+    return measure_text(
+        cast("OpenMythos", result.model),
+        cast("TokenWindows", sources.evaluation),
+        sources.tokenizer,
+        round(plan.recipes["text"].depth.mean),
+        seed,
+    )
+
+
+def _task(result: TrainResult, sources: Sources, plan: Plan) -> TaskResult:
+    task = cast("PointerChase", sources.evaluation)
+    loops = [k * task.loops_per_hop for k in plan.hops if k <= 4 * task.max_hops]
+    return measure_task(cast("OpenMythos", result.model), task, plan.hops, loops)

@@ -1,0 +1,1 @@
+"""Records to pictures and pages: figures with matplotlib, and one HTML file that opens offline."""

@@ -1,0 +1,159 @@
+"""Pictures of training and of depth; every function takes records and returns a figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from open_mythos.errors import MissingExtraError
+from open_mythos.eval.halting import LoopUse
+from open_mythos.eval.loop_curve import DepthMap, LoopCurve
+
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:  # matplotlib is an extra
+    raise MissingExtraError("matplotlib", "plots", "drawing a report") from error
+
+
+# Okabe and Ito's palette, told apart by colour-blind readers too.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+MAP = "viridis"
+SMOOTHING = 0.9
+
+Metrics = Sequence[Mapping[str, Any]]  # lines of a metrics.jsonl
+Marks = Mapping[str, Sequence[tuple[int, float]]]  # label -> (x, y) points
+
+
+def _axes(width: float = 6.0, height: float = 3.4) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(visible=True, alpha=0.25, linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def steps_of(metrics: Metrics, key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one number of a run's step records, where it has one."""
+    rows = [m for m in metrics if m.get("kind") == "step" and m.get(key) is not None]
+    return [int(m["step"]) for m in rows], [float(m[key]) for m in rows]
+
+
+def smooth(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
+    """Exponential mean, without the bias towards its start."""
+    total, mass, out = 0.0, 0.0, []
+    for value in values:
+        total, mass = weight * total + value, weight * mass + 1.0
+        out.append(total / mass)
+    return out
+
+
+def training_figure(runs: Mapping[str, Metrics], key: str, label: str) -> Figure:
+    """One number of several runs against the step; the smoothed line over the raw one."""
+    figure, axes = _axes()
+    for colour, (name, metrics) in zip(COLOURS, runs.items(), strict=False):
+        steps, values = steps_of(metrics, key)
+        axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(steps, smooth(values), color=colour, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False)
+    return figure
+
+
+def radius_figure(runs: Mapping[str, Metrics]) -> Figure:
+    """rho(A) of several runs against the step, with the bound 1 that it cannot reach."""
+    figure, axes = _axes()
+    for colour, (name, metrics) in zip(COLOURS, runs.items(), strict=False):
+        steps, values = steps_of(metrics, "rho_a")
+        if values:
+            axes.plot(steps, values, color=colour, label=name)
+    axes.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
+    axes.set_ylim(0.0, 1.08)
+    axes.set_xlabel("step")
+    axes.set_ylabel("rho(A)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def marks_figure(lines: Marks, trained: int, x: str, y: str, chance: float | None = None) -> Figure:
+    """Several lines over a doubling axis, with the trained depth marked."""
+    figure, axes = _axes()
+    for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, marker="o", markersize=4, color=colour, label=name)
+    ticks = sorted({px for points in lines.values() for px, _ in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.axvline(trained, color="black", linewidth=0.8, linestyle="--")
+    axes.annotate(
+        "trained up to here",
+        (trained, 0.02),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=8,
+    )
+    if chance is not None:
+        axes.axhline(chance, color="grey", linewidth=0.8, linestyle=":", label="chance")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.legend(frameon=False)
+    return figure
+
+
+def curve_figure(curve: LoopCurve, trained: int) -> Figure:
+    """Perplexity against loops."""
+    points = [(p.n_loops, p.perplexity) for p in curve.points]
+    return marks_figure({curve.name: points}, trained, "loops", "perplexity")
+
+
+def heat_figure(
+    rows: Sequence[Sequence[float]],
+    ylabels: Sequence[Any],
+    xlabels: Sequence[Any],
+    labels: tuple[str, str, str],
+    top: float | None = 1.0,
+) -> Figure:
+    """A matrix of shares as a heat map; `labels` name the rows, the columns and the colour."""
+    figure, axes = _axes(6.0, 0.9 + 0.32 * len(rows))
+    axes.grid(visible=False)
+    image = axes.imshow(rows, aspect="auto", cmap=MAP, vmin=0.0, vmax=top, origin="lower")
+    axes.set_yticks(range(len(ylabels)), [str(label) for label in ylabels])
+    axes.set_xticks(range(len(xlabels)), [str(label) for label in xlabels])
+    axes.set_ylabel(labels[0])
+    axes.set_xlabel(labels[1])
+    figure.colorbar(image, ax=axes, label=labels[2])
+    return figure
+
+
+def depth_figure(found: DepthMap) -> Figure:
+    """Accuracy by difficulty and loops."""
+    return heat_figure(
+        found.accuracy, found.difficulties, found.loops, ("hops", "loops", "accuracy")
+    )
+
+
+def halting_figure(uses: Mapping[int, LoopUse]) -> Figure:
+    """By difficulty, the share of positions that have halted by each loop."""
+    rows = [use.halted_by for use in uses.values()]
+    loops = range(1, max(use.n_loops for use in uses.values()) + 1)
+    return heat_figure(rows, list(uses), loops, ("hops", "loop", "halted by then"))
+
+
+def experts_figure(use: LoopUse) -> Figure:
+    """Which share of each loop's tokens each expert served."""
+    experts = range(len(use.expert_load[0]))
+    loops = range(1, use.n_loops + 1)
+    return heat_figure(
+        use.expert_load, loops, experts, ("loop", "expert", "share of tokens"), top=None
+    )
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write every figure as NAME.png, 150 dots per inch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)

@@ -1,0 +1,272 @@
+"""RunFolder: what a run leaves on disk, how it is found again, and what is kept."""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from open_mythos.checkpoint.files import (
+    atomic_folder,
+    check_folder,
+    read_json,
+    remove_temporaries,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from open_mythos.checkpoint.store import (
+    SCHEMA_VERSION,
+    check_schema,
+    load_model,
+    read_tensors,
+    write_model,
+    write_tensors,
+)
+from open_mythos.config.overrides import from_plain, read_yaml, to_plain, to_yaml
+from open_mythos.data.tokenizer import Tokenizer, save_tokenizer
+from open_mythos.errors import CheckpointError, ConfigError, did_you_mean
+from open_mythos.train.environment import environment
+from open_mythos.train.recipe import Recipe
+from open_mythos.train.state import TrainState
+
+
+Start = Literal["new", "resume", "auto", "fresh"]
+STARTS: tuple[Start, ...] = ("new", "resume", "auto", "fresh")
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+STEP_FOLDER = re.compile(r"step_(\d{7,})")
+DAMAGED = ".damaged"
+# Settings that a resumed run may change: none of them alters the steps already taken.
+CHANGEABLE = ("name", "steps", "eval_every", "save_every", "keep_last", "log_every", "device")
+
+
+class RunFolder:
+    """The folder of one run, which one process at a time writes.
+
+    recipe.yaml, env.json, metrics.jsonl, checkpoints/step_0000100/{model.safetensors, config.json,
+    optimizer.safetensors, state.json, manifest.json}, and `latest`, the newest step's path in it.
+
+    Attributes:
+        root: The folder itself.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def env_file(self) -> Path:
+        """What the run ran on, once per start."""
+        return self.root / "env.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Every record."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The parent of the step folders."""
+        return self.root / "checkpoints"
+
+    @property
+    def latest_file(self) -> Path:
+        """Names the newest checkpoint, for people and scripts."""
+        return self.root / "latest"
+
+    def steps(self) -> dict[int, Path]:
+        """Every checkpoint by its step, oldest first; damaged ones that were set aside are not."""
+        if not self.checkpoints.is_dir():
+            return {}
+        matches = [(STEP_FOLDER.fullmatch(p.name), p) for p in self.checkpoints.iterdir()]
+        return dict(sorted((int(m[1]), p) for m, p in matches if m and p.is_dir()))
+
+    # -- beginning -------------------------------------------------------------------------------
+
+    def begin(self, start: Start, recipe: Recipe) -> bool:
+        """Make the folder ready; True when an earlier run is to be gone on with.
+
+        Args:
+            start: "new" refuses a folder with a run in it, "resume" one without, "auto" takes
+                either, "fresh" deletes the run that is there (and nothing else in the folder).
+            recipe: Saved; when resuming, compared to the saved one first.
+
+        Raises:
+            ConfigError: On an unknown start, or a recipe that differs from the saved one in more
+                than what may change.
+            CheckpointError: If a run is there and was not asked for, or is not and was.
+        """
+        if start not in STARTS:
+            raise ConfigError(f"resume is {start!r}; {did_you_mean(str(start), STARTS)}")
+        exists = self.recipe_file.is_file() or bool(self.steps())
+        if exists and start == "new":
+            raise CheckpointError(
+                f"{self.root} already holds a run; go on with it (--resume), start over in its "
+                "place (--fresh), or give another folder"
+            )
+        if not exists and start == "resume":
+            raise CheckpointError(f"{self.root} holds no run to resume; leave --resume away")
+        if exists and start == "fresh":
+            self.clear()
+            exists = False
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(self.checkpoints)
+        if exists and self.recipe_file.is_file():
+            refuse_changes(self.recipe_file, recipe)
+        write_text(self.recipe_file, to_yaml(recipe))
+        return exists
+
+    def clear(self) -> None:
+        """Delete the run's own files, and no others."""
+        for file in (self.metrics_file, self.env_file, self.latest_file, self.recipe_file):
+            file.unlink(missing_ok=True)
+        if self.checkpoints.is_dir():
+            shutil.rmtree(self.checkpoints)
+
+    def note_environment(self, device: torch.device, step: int) -> None:
+        """Add to env.json what this start runs on: bits may differ between two of them."""
+        starts = read_json(self.env_file)["starts"] if self.env_file.is_file() else []
+        write_json(self.env_file, {"starts": [*starts, environment(device, step)]})
+
+    # -- saving and loading ----------------------------------------------------------------------
+
+    def save(self, state: TrainState, recipe: Recipe, tokenizer: Tokenizer | None = None) -> Path:
+        """Write the state as a checkpoint, whole or not at all; then drop the oldest ones.
+
+        The tokenizer goes with it, so that the folder alone is enough to generate from.
+        """
+        target = self.checkpoints / f"step_{state.step:07d}"
+        with atomic_folder(target) as fresh:
+            write_model(fresh, recipe.model, state.model.state_dict())
+            write_tensors(fresh / OPTIMIZER_FILE, state.tensors())
+            document = {"schema_version": SCHEMA_VERSION, **state.counters()}
+            write_json(fresh / STATE_FILE, document)
+            if tokenizer is not None:
+                save_tokenizer(tokenizer, fresh)
+            write_manifest(fresh)
+        write_text(self.latest_file, target.relative_to(self.root).as_posix() + "\n")
+        if recipe.keep_last:
+            for path in list(self.steps().values())[: -recipe.keep_last]:
+                shutil.rmtree(path)
+        return target
+
+    def restore(self, state: TrainState, note: Callable[[str], None]) -> Path | None:
+        """Load the newest checkpoint that is whole; None if the run had not saved one yet.
+
+        A damaged one is reported through `note` and renamed, so that it stays to be looked at
+        but counts no more.
+
+        Raises:
+            CheckpointError: If there are checkpoints and none of them is whole.
+        """
+        folders = list(reversed(self.steps().values()))
+        for folder in folders:
+            try:
+                load_checkpoint(folder, state)
+            except CheckpointError as error:
+                aside = set_aside(folder)
+                note(f"checkpoint damaged, kept as {aside.name}: {error}")
+            else:
+                return folder
+        if folders:
+            raise CheckpointError(
+                f"none of the {len(folders)} checkpoints in {self.checkpoints} can be read; "
+                "start over with --fresh"
+            )
+        return None
+
+
+def newest_checkpoint(run: str | Path) -> Path:
+    """The newest whole checkpoint of a run folder, for those who only read it.
+
+    Raises:
+        CheckpointError: If the folder holds none.
+    """
+    folder = RunFolder(run)
+    for path in reversed(folder.steps().values()):
+        try:
+            check_folder(path)
+        except CheckpointError:
+            continue
+        return path
+    raise CheckpointError(f"{folder.root} holds no whole checkpoint; has the run saved one yet?")
+
+
+def read_recipe(run: str | Path) -> Recipe:
+    """The recipe that a run folder was made with.
+
+    Raises:
+        ConfigError: If recipe.yaml is missing or is no recipe of this version.
+    """
+    return from_plain(Recipe, read_yaml(RunFolder(run).recipe_file))
+
+
+def load_checkpoint(folder: Path, state: TrainState) -> None:
+    """Put a checkpoint into a state built from the same recipe.
+
+    Everything is read and checked before anything is changed, the shapes of weights excepted.
+
+    Raises:
+        CheckpointError: If a file is missing, altered, newer than this library, or of another
+            model.
+    """
+    check_folder(folder)
+    document = read_json(folder / STATE_FILE)
+    check_schema(folder / STATE_FILE, document)
+    _, weights = load_model(folder)
+    tensors, _ = read_tensors(folder / OPTIMIZER_FILE)
+    try:
+        state.model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} holds another model's weights: {error}") from None
+    state.load_counters(document)
+    state.load_tensors(tensors)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged checkpoint out of the way, replacing an earlier one of the same step."""
+    aside = folder.with_name(folder.name + DAMAGED)
+    if aside.exists():
+        shutil.rmtree(aside)
+    return folder.rename(aside)
+
+
+# -- recipes -------------------------------------------------------------------------------------
+
+
+def refuse_changes(file: Path, recipe: Recipe) -> None:
+    """Refuse to go on with a run under another recipe.
+
+    Raises:
+        ConfigError: Naming each setting that differs, with both values.
+    """
+    before, now = flatten(read_yaml(file)), flatten(to_plain(recipe))
+    changed = [
+        f"{key} (was {before.get(key)!r}, is {now.get(key)!r})"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in CHANGEABLE
+    ]
+    if changed:
+        raise ConfigError(
+            f"{file} differs from the recipe in {', '.join(changed)}; resume with the saved "
+            "values, start over with --fresh, or give another folder"
+        )
+
+
+def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{path}{key}."))
+        else:
+            flat[f"{path}{key}"] = value
+    return flat

@@ -1,0 +1,272 @@
+"""Recipe: the plain data that fixes a run, from model to seed."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.errors import ConfigError
+
+
+DataKind = Literal["text", "pointer", "parity"]
+Layout = Literal["pairs", "joint"]
+DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
+ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the model sees.
+
+    Attributes:
+        kind: "text" (windows of a corpus), "pointer" (follow a random map for k hops) or
+            "parity" (running parity of a bit string).
+        batch_size: Sequences per step.
+        corpus: Text: "plays" (bundled), or the path of a UTF-8 text file.
+        tokenizer: Text: "plays" (the bundled vocabulary), "byte" (no file at all), the path of a
+            tokenizer.json or of a folder with one, or a Hugging Face id.
+        seq_len: Text: scored positions per sequence.
+        validation_share: Text: share of the characters held out, in whole documents.
+        states: Pointer: size of the set that the map maps to itself.
+        queries: Pointer: questions per sequence, each one scored.
+        max_hops: Pointer: hops of the hardest batches.
+        layout: Pointer: "pairs" (two tokens an entry of the map) or "joint" (one).
+        permutation: Pointer: whether the map is one-to-one.
+        loops_per_hop: Pointer: loops granted per hop while training.
+        length: Parity: bits of the longest strings.
+    """
+
+    kind: DataKind = "text"
+    batch_size: int = 16
+    corpus: str = "plays"
+    tokenizer: str = "plays"
+    seq_len: int = 128
+    validation_share: float = 0.1
+    states: int = 16
+    queries: int = 32
+    max_hops: int = 8
+    layout: Layout = "pairs"
+    permutation: bool = False
+    loops_per_hop: int = 1
+    length: int = 24
+
+    def __post_init__(self) -> None:
+        counts = ("batch_size", "seq_len", "queries", "max_hops", "loops_per_hop", "length")
+        for name in counts:
+            at_least(f"data.{name}", getattr(self, name), 1)
+        at_least("data.states", self.states, 2)
+        if not 0.0 < self.validation_share < 1.0:
+            raise ConfigError(
+                f"data.validation_share is {self.validation_share}; it must lie inside (0, 1)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthConfig:
+    """How many loops each training step runs; a batch that fixes its own number goes first.
+
+    Attributes:
+        kind: "fixed", "uniform" (on min..max), "poisson" or "lognormal_poisson" (a Poisson whose
+            rate is itself log-normal: a longer tail), the last two cut to min..max.
+        mean: Loops on average, exactly, after the cut; "fixed": always, so a whole number there.
+            "uniform" ignores it.
+        min: Fewest loops.
+        max: Most loops.
+        sigma: "lognormal_poisson": standard deviation of the logarithm of the rate.
+    """
+
+    kind: DepthKind = "fixed"
+    mean: float = 4.0
+    min: int = 1
+    max: int = 16
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        at_least("depth.min", self.min, 1)
+        at_least("depth.max", self.max, self.min)
+        positive("depth.sigma", self.sigma)
+        if self.kind == "fixed":
+            if self.mean < 1 or self.mean != int(self.mean):
+                raise ConfigError(
+                    f"depth.mean is {self.mean}; with kind 'fixed' it is the number of loops, "
+                    "a whole number of at least 1"
+                )
+        elif self.kind != "uniform" and not self.min < self.mean < self.max:
+            raise ConfigError(
+                f"depth.mean is {self.mean}; it must lie strictly between depth.min ({self.min}) "
+                f"and depth.max ({self.max})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, its schedule, and the guards around it.
+
+    Attributes:
+        lr: Peak learning rate.
+        schedule: After the warm-up: "cosine", "linear" (both reach the end at the last step),
+            "wsd" (stay, then fall linearly) or "constant".
+        warmup_steps: Steps of linear rise to the peak.
+        final_ratio: Learning rate of the last step over the peak.
+        decay_fraction: "wsd": share of all steps that the fall takes.
+        betas: AdamW's decay rates of the two moments.
+        eps: AdamW's floor under the root of the second moment.
+        weight_decay: On matrices only; vectors, norms and the injection have none.
+        decay_embeddings: Whether the embedding is decayed too.
+        clip: Largest gradient norm; 0 does not clip.
+        max_skipped: The run stops, saved, after so many non-finite steps in a row.
+    """
+
+    lr: float = 1e-3
+    schedule: ScheduleKind = "cosine"
+    warmup_steps: int = 20
+    final_ratio: float = 0.1
+    decay_fraction: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    decay_embeddings: bool = False
+    clip: float = 1.0
+    max_skipped: int = 20
+
+    def __post_init__(self) -> None:
+        positive("optim.lr", self.lr)
+        positive("optim.eps", self.eps)
+        at_least("optim.warmup_steps", self.warmup_steps, 0)
+        at_least("optim.max_skipped", self.max_skipped, 1)
+        at_least("optim.weight_decay", self.weight_decay, 0)
+        at_least("optim.clip", self.clip, 0)
+        in_unit("optim.final_ratio", self.final_ratio)
+        in_unit("optim.decay_fraction", self.decay_fraction)
+        for beta in self.betas:
+            if not 0.0 <= beta < 1.0:
+                raise ConfigError(f"optim.betas has {beta}; each must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Weights of the loss terms beside cross entropy; 0 leaves a term out.
+
+    Attributes:
+        z_loss: On the squared log-partition of the logits, which keeps them from drifting.
+        ponder: On Graves' ponder cost (loops used plus remainder), which buys shorter thought.
+    """
+
+    z_loss: float = 0.0
+    ponder: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("objective.z_loss", self.z_loss, 0)
+        at_least("objective.ponder", self.ponder, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+    """When a task with levels goes on to the next.
+
+    Attributes:
+        first_level: Level of the first step; 0 is the full difficulty, without a curriculum.
+        threshold: Running accuracy that ends a level.
+        momentum: Weight of the past in the running accuracy.
+        min_steps: Steps that a level lasts at least.
+    """
+
+    first_level: int = 1
+    threshold: float = 0.95
+    momentum: float = 0.9
+    min_steps: int = 20
+
+    def __post_init__(self) -> None:
+        at_least("curriculum.first_level", self.first_level, 0)
+        positive("curriculum.threshold", self.threshold)
+        at_least("curriculum.min_steps", self.min_steps, 1)
+        if not 0.0 <= self.momentum < 1.0:
+            raise ConfigError(f"curriculum.momentum is {self.momentum}; it must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run, whole.
+
+    Attributes:
+        name: What the run is called.
+        model: The network.
+        data: What it sees.
+        depth: How often it loops while training.
+        optim: How it learns.
+        objective: What it minimises.
+        curriculum: How a task grows harder.
+        steps: Optimizer steps of the whole run.
+        seed: Fixes weights, data, depths and dropout.
+        eval_every: Steps between evaluations; 0 evaluates at the end only.
+        save_every: Steps between checkpoints; 0 saves at the end only.
+        keep_last: Checkpoints to keep; 0 keeps all.
+        log_every: Steps between lines on a console that is no terminal.
+        router_bias_step: How far one step moves the bias that evens out the experts; 0 is off.
+        device: "auto" (the accelerator if there is one), or a torch device such as "cuda:1".
+    """
+
+    name: str
+    model: MythosConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    steps: int = 1000
+    seed: int = 0
+    eval_every: int = 200
+    save_every: int = 200
+    keep_last: int = 3
+    log_every: int = 20
+    router_bias_step: float = 1e-3
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        at_least("steps", self.steps, 1)
+        for name in ("seed", "eval_every", "save_every", "keep_last", "router_bias_step"):
+            at_least(name, getattr(self, name), 0)
+        at_least("log_every", self.log_every, 1)
+        if self.objective.ponder and self.model.readout == "last":
+            raise ConfigError(
+                f"objective.ponder is {self.objective.ponder} but model.readout is 'last', in "
+                "which halting plays no part; set the one to 0 or the other to 'act'"
+            )
+        if self.data.kind == "text" and self.data.seq_len > self.model.max_seq_len:
+            raise ConfigError(
+                f"data.seq_len ({self.data.seq_len}) exceeds model.max_seq_len "
+                f"({self.model.max_seq_len})"
+            )
+
+
+# -- checks --------------------------------------------------------------------------------------
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Refuse a number below its least value, and NaN.
+
+    Raises:
+        ConfigError: Naming the setting and its bound.
+    """
+    if not (math.isfinite(value) and value >= least):
+        raise ConfigError(f"{name} is {value}; it must be at least {least}")
+
+
+def positive(name: str, value: float) -> None:
+    """Refuse zero, negative numbers, NaN and infinity.
+
+    Raises:
+        ConfigError: Naming the setting.
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} is {value}; it must be positive and finite")
+
+
+def in_unit(name: str, value: float) -> None:
+    """Refuse what lies outside [0, 1].
+
+    Raises:
+        ConfigError: Naming the setting.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name} is {value}; it must lie in [0, 1]")

@@ -1,0 +1,81 @@
+"""From a recipe to what it trains and is judged on: two sources that share no example."""
+
+from dataclasses import dataclass
+
+from open_mythos.data.batch import BatchSource
+from open_mythos.data.corpus import (
+    corpus_text,
+    encode_corpus,
+    split_documents,
+    train_validation_split,
+)
+from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
+from open_mythos.data.windows import TokenWindows
+from open_mythos.train.recipe import Recipe
+
+
+EvaluationSource = TokenWindows | PointerChase | PrefixParity
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The data of one run.
+
+    Attributes:
+        train: Endless training batches.
+        evaluation: What evaluators read: windows over the validation text, or the task, whose
+            evaluation batches are drawn from a stream of their own. None for a foreign source.
+        tokenizer: Text: what encoded it, kept beside the weights.
+        evaluation_bytes: Text: UTF-8 bytes that the validation targets stand for; 0 for tasks.
+    """
+
+    train: BatchSource
+    evaluation: EvaluationSource | None = None
+    tokenizer: Tokenizer | None = None
+    evaluation_bytes: int = 0
+
+
+def build_sources(recipe: Recipe) -> Sources:
+    """The recipe's data, read and encoded.
+
+    Which documents are held out does not depend on recipe.seed: runs that differ in it are judged
+    on the same text.
+
+    Raises:
+        InputError: If the corpus or the tokenizer is not there, or the text is too short.
+    """
+    data = recipe.data
+    if data.kind == "pointer":
+        chase = PointerChase(
+            states=data.states,
+            queries=data.queries,
+            batch_size=data.batch_size,
+            seed=recipe.seed,
+            max_hops=data.max_hops,
+            layout=data.layout,
+            permutation=data.permutation,
+            loops_per_hop=data.loops_per_hop,
+        )
+        return Sources(chase, chase)
+    if data.kind == "parity":
+        parity = PrefixParity(length=data.length, batch_size=data.batch_size, seed=recipe.seed)
+        return Sources(parity, parity)
+    tokenizer = load_tokenizer(data.tokenizer)
+    texts = train_validation_split(corpus_text(data.corpus), data.validation_share)
+    train, validation = (
+        TokenWindows(
+            tokens=encode_corpus(tokenizer, text),
+            seq_len=data.seq_len,
+            batch_size=data.batch_size,
+            seed=recipe.seed,
+            vocab_size=tokenizer.vocab_size,
+        )
+        for text in texts
+    )
+    return Sources(train, validation, tokenizer, text_bytes(texts[1]))
+
+
+def text_bytes(text: str) -> int:
+    """UTF-8 bytes of a text's documents: what a loss is divided by to compare tokenizers."""
+    return sum(len(document.encode()) for document in split_documents(text))

@@ -1,0 +1,158 @@
+"""TrainState: everything that changes during a run; what is not in it is not resumed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from open_mythos.errors import CheckpointError
+from open_mythos.train.curriculum import Progress
+
+
+RNG = "rng"
+
+
+@dataclass
+class TrainState:
+    """A run between two steps. The step function is its one writer.
+
+    Attributes:
+        model: The network, on its device.
+        optimizer: Its optimizer, over named parameters.
+        device: Where both live.
+        step: Steps done; the next step draws its batch and depth from (seed, step).
+        tokens: Positions seen.
+        curriculum: Level, and running accuracy on it.
+        skipped: Non-finite steps so far, which moved no parameter.
+        skipped_in_a_row: Those since the last finite step.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    device: torch.device
+    step: int = 0
+    tokens: int = 0
+    curriculum: Progress = field(default_factory=Progress)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def counters(self) -> dict[str, Any]:
+        """What JSON can hold of the state."""
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "curriculum": asdict(self.curriculum),
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
+
+    def load_counters(self, values: dict[str, Any]) -> None:
+        """Take back what `counters` gave.
+
+        Raises:
+            CheckpointError: If a value is missing.
+        """
+        try:
+            self.step = int(values["step"])
+            self.tokens = int(values["tokens"])
+            self.curriculum = Progress(**values["curriculum"])
+            self.skipped = int(values["skipped"])
+            self.skipped_in_a_row = int(values["skipped_in_a_row"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the saved state lacks or misstates {error}") from None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's tensors and the generators' states, by name."""
+        return {**optimizer_tensors(self.optimizer), **capture_rng(self.device)}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave.
+
+        Raises:
+            CheckpointError: If the optimizer that was saved is over other parameters.
+        """
+        moments = {k: v for k, v in tensors.items() if not k.startswith(f"{RNG}/")}
+        load_optimizer_tensors(self.optimizer, moments)
+        restore_rng({k: v for k, v in tensors.items() if k.startswith(f"{RNG}/")})
+
+
+# -- optimizer -----------------------------------------------------------------------------------
+
+
+def parameter_names(optimizer: Optimizer) -> dict[int, str]:
+    """The optimizer's own parameter numbers, with the names they were given."""
+    return {
+        number: name
+        for group in optimizer.state_dict()["param_groups"]
+        for number, name in zip(group["params"], group["param_names"], strict=True)
+    }
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Optimizer state as "exp_avg/embed.weight" -> tensor: by name, so that order may change."""
+    names = parameter_names(optimizer)
+    return {
+        f"{key}/{names[number]}": value
+        for number, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimizer the state that `optimizer_tensors` took from one like it.
+
+    A parameter without saved state has never had a gradient, and starts without one again.
+
+    Raises:
+        CheckpointError: On state of a parameter that this optimizer does not have.
+    """
+    numbers = {name: number for number, name in parameter_names(optimizer).items()}
+    state: dict[int, dict[str, Tensor]] = {}
+    for label, tensor in tensors.items():
+        key, _, name = label.partition("/")
+        if name not in numbers:
+            raise CheckpointError(
+                f"the checkpoint has optimizer state for {name!r}, which this model has not; "
+                "it belongs to another recipe"
+            )
+        state.setdefault(numbers[name], {})[key] = tensor
+    document = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": document["param_groups"]})
+
+
+# -- random numbers ------------------------------------------------------------------------------
+
+
+def capture_rng(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators that dropout draws from: the CPU's and the device's."""
+    states = {f"{RNG}/cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states[f"{RNG}/{device.type}"] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def restore_rng(states: dict[str, Tensor]) -> None:
+    """Put generators back; those of a device that is not here are left out.
+
+    A run that moves from one kind of device to another cannot go on bit for bit anyway.
+    """
+    for label, state in states.items():
+        kind = label.partition("/")[2]
+        if kind == "cpu":
+            torch.set_rng_state(state.cpu())
+        elif torch.get_device_module(kind).is_available():
+            torch.get_device_module(kind).set_rng_state(state.cpu())
+
+
+@contextmanager
+def own_rng(device: torch.device) -> Iterator[None]:
+    """Let the block draw and seed as it likes; the caller's generators come back as they were."""
+    before = capture_rng(device)
+    try:
+        yield
+    finally:
+        restore_rng(before)

@@ -1,0 +1,291 @@
+"""The outer loop: when to step, evaluate, save and stop; everything else is passed in."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from open_mythos.data.batch import BatchSource
+from open_mythos.errors import ConfigError
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.train.checkpoints import RunFolder, Start
+from open_mythos.train.curriculum import start as first_level
+from open_mythos.train.interrupt import StopRequest
+from open_mythos.train.optim import build_optimizer
+from open_mythos.train.recipe import Recipe
+from open_mythos.train.records import EvalRecord, StepRecord
+from open_mythos.train.sinks import JsonlSink, RunInfo, Sink
+from open_mythos.train.sources import Sources, build_sources
+from open_mythos.train.state import TrainState, own_rng
+from open_mythos.train.step import train_step
+
+
+Evaluator = Callable[[nn.Module, int], Mapping[str, float]]
+Status = Literal["finished", "stopped", "out_of_time", "diverged"]
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """The network of a recipe, its weights drawn from the seeded default generator."""
+    return OpenMythos(recipe.model)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is put together from; replace one to train another network or on other data.
+
+    Attributes:
+        model: Recipe -> network; called with torch's generator seeded by recipe.seed.
+        sources: Recipe -> training batches, and the tokenizer that checkpoints keep.
+    """
+
+    model: Callable[[Recipe], nn.Module] = build_model
+    sources: Callable[[Recipe], Sources] = build_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        status: "finished" (every step taken), "stopped" (a signal), "out_of_time" (max_seconds),
+            "diverged" (too many non-finite steps in a row).
+        step: Steps done in all.
+        folder: The run's folder.
+        checkpoint: The newest checkpoint, of exactly this step.
+        model: The network as it is after the last step.
+        record: The last step's record; None if this call took no step.
+        evaluation: The last evaluation of this call.
+        skipped: Non-finite steps of the whole run.
+        signal: The signal that stopped it.
+        seconds: Wall time of this call.
+        notes: What the sinks were told.
+    """
+
+    status: Status
+    step: int
+    folder: Path
+    checkpoint: Path
+    model: nn.Module
+    record: StepRecord | None
+    evaluation: EvalRecord | None
+    skipped: int
+    signal: str | None
+    seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def message(self) -> str:
+        """One sentence for the person who started the run."""
+        again = "run again with --resume to go on"
+        return {
+            "finished": f"finished {self.step} steps; {self.checkpoint}",
+            "stopped": f"stopped at step {self.step} ({self.signal}); {again}",
+            "out_of_time": f"out of time at step {self.step}; {again}",
+            "diverged": f"stopped at step {self.step}: loss or gradient was not finite for many "
+            "steps in a row; the saved weights are the last good ones; lower optim.lr",
+        }[self.status]
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: Start = "new",
+    evaluators: Mapping[str, Evaluator] | None = None,
+    sinks: Sequence[Sink] = (),
+    max_seconds: float | None = None,
+    parts: Parts | None = None,
+) -> TrainResult:
+    """Run a recipe, or go on with it, bit for bit as if it had never stopped.
+
+    Args:
+        recipe: What to run.
+        out: The run's folder; metrics.jsonl and checkpoints go there.
+        resume: "new", "resume", "auto" or "fresh": see RunFolder.begin.
+        evaluators: Name -> function (model, step) -> numbers, run every eval_every steps and at
+            the end. They can change nothing: the generators are put back after them.
+        sinks: Where records go, beside the run's own metrics.jsonl.
+        max_seconds: Stop, saved, at the first step boundary after this wall time.
+        parts: Another network or other data than the recipe's own.
+
+    Raises:
+        ConfigError: If the recipe does not fit its data, the saved run, or this machine.
+        CheckpointError: If the folder's state is not what `resume` says, or cannot be read.
+    """
+    began = time.perf_counter()
+    parts = parts or Parts()
+    device = find_device(recipe.device)
+    sources = parts.sources(recipe)
+    source = sources.train
+    refuse_small_vocabulary(recipe, source)
+    folder = RunFolder(out)
+    loop = Loop(
+        recipe=recipe,
+        folder=folder,
+        sources=sources,
+        evaluators=evaluators or {},
+        sinks=[JsonlSink(folder.metrics_file), *sinks],
+    )
+    with own_rng(device), StopRequest() as stop, ExitStack() as closing:
+        resumed = folder.begin(resume, recipe)
+        state = build_state(recipe, source, device, parts.model)
+        checkpoint = folder.restore(state, loop.notes.append) if resumed else None
+        folder.note_environment(device, state.step)
+        for sink in loop.sinks:
+            closing.callback(sink.close)
+        loop.open(state, checkpoint)
+        deadline = None if max_seconds is None else began + max_seconds
+        status = loop.run(state, stop, deadline)
+        final = loop.saved or loop.save(state)
+    return TrainResult(
+        status=status,
+        step=state.step,
+        folder=folder.root,
+        checkpoint=final,
+        model=state.model,
+        record=loop.record,
+        evaluation=loop.evaluation,
+        skipped=state.skipped,
+        signal=stop.name,
+        seconds=time.perf_counter() - began,
+        notes=tuple(loop.notes),
+    )
+
+
+@dataclass
+class Loop:
+    """One call of `train`: its fixed parts, and the last of what it reported."""
+
+    recipe: Recipe
+    folder: RunFolder
+    sources: Sources
+    evaluators: Mapping[str, Evaluator]
+    sinks: Sequence[Sink]
+    notes: list[str] = field(default_factory=list)
+    record: StepRecord | None = None
+    evaluation: EvalRecord | None = None
+    saved: Path | None = None
+
+    def open(self, state: TrainState, checkpoint: Path | None) -> None:
+        """Tell the sinks what is about to run, and what was found on disk."""
+        self.saved = checkpoint
+        info = RunInfo(
+            recipe=self.recipe,
+            folder=self.folder.root,
+            start_step=state.step,
+            device=str(state.device),
+            n_parameters=sum(p.numel() for p in state.model.parameters()),
+        )
+        for sink in self.sinks:
+            sink.open(info)
+        for text in self.notes:
+            self._tell(text)
+        if checkpoint is not None:
+            self.note(f"resumed at step {state.step}")
+
+    def run(self, state: TrainState, stop: StopRequest, deadline: float | None) -> Status:
+        """Step until the recipe's last step, a signal, the deadline, or divergence."""
+        recipe = self.recipe
+        while state.step < recipe.steps:
+            if stop.name is not None:
+                return "stopped"
+            if deadline is not None and time.perf_counter() >= deadline:
+                return "out_of_time"
+            self.record = train_step(state, self.sources.train, recipe)
+            self.saved = None
+            for sink in self.sinks:
+                sink.step(self.record)
+            if state.skipped_in_a_row >= recipe.optim.max_skipped:
+                return "diverged"
+            if due(state.step, recipe.eval_every) or state.step == recipe.steps:
+                self.evaluate(state)
+            if due(state.step, recipe.save_every):
+                self.save(state)
+        return "finished"
+
+    def save(self, state: TrainState) -> Path:
+        """Write a checkpoint of the state as it is."""
+        self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+        return self.saved
+
+    def evaluate(self, state: TrainState) -> None:
+        """Run every evaluator on the model as it is, and report their numbers."""
+        if not self.evaluators:
+            return
+        found: dict[str, float] = {}
+        for name, evaluator in self.evaluators.items():
+            with own_rng(state.device):
+                numbers = evaluator(state.model, state.step)
+            found.update({f"{name}/{key}": float(value) for key, value in numbers.items()})
+        self.evaluation = EvalRecord(step=state.step, values=found)
+        for sink in self.sinks:
+            sink.evaluation(self.evaluation)
+
+    def note(self, text: str) -> None:
+        """Say something to every sink, and remember it."""
+        self.notes.append(text)
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        for sink in self.sinks:
+            sink.note(text)
+
+
+def build_state(
+    recipe: Recipe,
+    source: BatchSource,
+    device: torch.device,
+    build: Callable[[Recipe], nn.Module],
+) -> TrainState:
+    """The state before the first step. Seeds torch's default generators for weights and dropout.
+
+    Weights are drawn on the CPU, so that one seed gives one network on every device.
+    """
+    torch.manual_seed(recipe.seed)
+    model = build(recipe).to(device)
+    return TrainState(
+        model=model,
+        optimizer=build_optimizer(model, recipe.optim),
+        device=device,
+        curriculum=first_level(recipe.curriculum, source.max_level),
+    )
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps (0: never) happens after this one."""
+    return every > 0 and step % every == 0
+
+
+def find_device(name: str) -> torch.device:
+    """The device that a recipe names; "auto" is the accelerator if there is one, else the CPU.
+
+    Raises:
+        ConfigError: If torch knows no such device, or it is not here.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); try 'auto'") from None
+    return device
+
+
+def refuse_small_vocabulary(recipe: Recipe, source: BatchSource) -> None:
+    """Refuse data whose ids the model has no embedding for.
+
+    Raises:
+        ConfigError: Naming both sizes.
+    """
+    if source.vocab_size > recipe.model.vocab_size:
+        raise ConfigError(
+            f"the data has {source.vocab_size} token ids, model.vocab_size is "
+            f"{recipe.model.vocab_size}; set model.vocab_size={source.vocab_size} or more"
+        )

@@ -1,0 +1,46 @@
+"""Batch refuses what no trainer could use; IGNORE is what PyTorch's loss skips."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from open_mythos.data.batch import IGNORE, Batch
+from open_mythos.errors import InputError, ShapeError
+
+
+def test_ignored_targets_do_not_move_the_loss() -> None:
+    logits = torch.randn(6, 5)
+    targets = torch.tensor([1, IGNORE, 4, IGNORE, 0, 2])
+    kept = targets != IGNORE
+    assert torch.equal(
+        F.cross_entropy(logits, targets), F.cross_entropy(logits[kept], targets[kept])
+    )
+    assert Batch(targets.clamp(min=0)[None], targets[None]).scored == int(kept.sum())
+
+
+def test_to_keeps_values_and_depth() -> None:
+    batch = Batch(torch.tensor([[1, 2]]), torch.tensor([[2, IGNORE]]), n_loops=3)
+    moved = batch.to("meta")
+    assert moved.ids.device.type == moved.targets.device.type == "meta"
+    assert moved.n_loops == 3
+    assert torch.equal(batch.to("cpu").ids, batch.ids)
+
+
+@pytest.mark.parametrize(
+    ("ids", "targets"),
+    [
+        (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 4, dtype=torch.int64)),
+        (torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(ids: torch.Tensor, targets: torch.Tensor) -> None:
+    with pytest.raises(ShapeError, match="one shape"):
+        Batch(ids, targets)
+
+
+def test_other_dtypes_and_no_loops_are_refused() -> None:
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    with pytest.raises(InputError, match="int32"):
+        Batch(ids.int(), ids)
+    with pytest.raises(InputError, match="n_loops is 0"):
+        Batch(ids, ids, n_loops=0)

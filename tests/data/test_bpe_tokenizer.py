@@ -1,0 +1,106 @@
+"""Byte-level BPE loses nothing, forges nothing, and survives the disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+from tokenizers import Tokenizer as Backend, models, pre_tokenizers
+
+from open_mythos.data.bpe_tokenizer import END_OF_TEXT, BPETokenizer
+from open_mythos.data.corpus import plays_text, split_documents, train_validation_split
+from open_mythos.errors import InputError
+
+
+PLAYS = BPETokenizer.plays()
+
+
+@given(st.text() | st.text(alphabet="aé€😀\u0301\u200d\x00\r\n\t "))
+def test_every_text_comes_back(text: str) -> None:
+    ids = PLAYS.encode(text)
+    assert PLAYS.decode(ids) == text
+    assert PLAYS.decode([0, *ids, 0]) == text
+    assert all(0 < i < PLAYS.vocab_size for i in ids)
+
+
+@given(st.text(), st.text())
+def test_no_text_forges_its_end(before: str, after: str) -> None:
+    text = before + END_OF_TEXT + after
+    ids = PLAYS.encode(text)
+    assert PLAYS.eos_id not in ids
+    assert PLAYS.decode(ids) == text
+
+
+def test_the_bundled_one_is_the_training_part_of_the_plays_trained() -> None:
+    train, validation = train_validation_split(plays_text())
+    again = BPETokenizer.train(split_documents(train), 1024)
+    assert again.encode(validation) == PLAYS.encode(validation)
+    assert PLAYS.decode(PLAYS.encode(validation)) == validation
+    assert PLAYS.vocab_size == len(PLAYS) == 1024
+    assert PLAYS.eos_id == 0
+
+
+def test_a_small_text_ends_with_a_small_vocabulary() -> None:
+    tokenizer = BPETokenizer.train(["abab"], 4000)
+    assert 257 <= tokenizer.vocab_size < 270
+    assert tokenizer.decode(tokenizer.encode("zebra 😀")) == "zebra 😀"
+    with pytest.raises(InputError, match="vocab_size is 256"):
+        BPETokenizer.train(["abab"], 256)
+
+
+@given(st.text())
+def test_a_saved_one_reads_the_same(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
+    PLAYS.save(path)
+    loaded = BPETokenizer.from_file(path)
+    assert loaded.encode(text + END_OF_TEXT) == PLAYS.encode(text + END_OF_TEXT)
+    assert (loaded.eos_id, loaded.vocab_size) == (PLAYS.eos_id, PLAYS.vocab_size)
+
+
+def foreign(specials: list[str]) -> Backend:
+    """A word-level tokenizer as another library might have written it."""
+    backend = Backend(models.WordLevel({"[UNK]": 0, "to": 1, "be": 2}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(specials)
+    return backend
+
+
+def test_a_foreign_file_speaks_by_its_config(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(foreign(["<stop>", "</s>"]).to_str())
+    bare = BPETokenizer.from_file(path)
+    assert bare.eos_id == 4  # a usual name
+    assert bare.encode("to be <stop>") == [1, 2, 0]
+    for eos in ("<stop>", {"content": "<stop>", "special": True}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
+        told = BPETokenizer.from_file(path)
+        assert told.eos_id == 3
+        assert told.encode("to be <stop>") == [1, 2, 3]
+        assert told.decode([1, 2, 3]) == "to be"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<gone>"}))
+    with pytest.raises(InputError, match="'<gone>' is not in"):
+        BPETokenizer.from_file(path)
+
+
+def test_without_a_known_end_there_is_none() -> None:
+    assert BPETokenizer(foreign([])).eos_id is None
+
+
+def test_bad_ids_texts_and_files_are_refused(tmp_path: Path) -> None:
+    for bad in (-1, 1024):
+        with pytest.raises(InputError, match=f"token id {bad}"):
+            PLAYS.decode([bad])
+    with pytest.raises(InputError, match=r"U\+DC80"):
+        PLAYS.encode("\udc80")
+    with pytest.raises(InputError, match="takes a str"):
+        PLAYS.encode(["to", "be"])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot read"):
+        BPETokenizer.from_file(tmp_path / "missing.json")
+    for content, message in (
+        ("{", "cannot read"),
+        ("[1]", "top level"),
+        ("{}", "no tokenizers file"),
+    ):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            BPETokenizer.from_file(tmp_path / "bad.json")

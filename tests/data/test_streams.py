@@ -1,0 +1,41 @@
+"""Streams repeat themselves, and differ as soon as one of their three numbers differs."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from open_mythos.data.streams import Purpose, require_level, require_whole, stream
+from open_mythos.errors import InputError
+
+
+@given(seed=st.integers(0, 2**70), step=st.integers(0, 2**40), purpose=st.sampled_from(Purpose))
+def test_a_stream_is_fixed_by_its_three_numbers(seed: int, step: int, purpose: Purpose) -> None:
+    first, again = stream(seed, purpose, step), stream(seed, purpose, step)
+    assert np.array_equal(first.integers(2**62, size=8), again.integers(2**62, size=8))
+
+
+def test_no_two_streams_are_alike() -> None:
+    # A collision by chance has probability below 1e-14.
+    firsts = [
+        int(stream(seed, purpose, step).integers(2**62))
+        for seed, purpose, step in product(range(12), Purpose, range(12))
+    ]
+    assert len(set(firsts)) == len(firsts)
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", None])
+def test_only_ints_are_whole(value: object) -> None:
+    with pytest.raises(InputError, match="width must be an int"):
+        require_whole("width", value)  # type: ignore[arg-type]
+
+
+def test_numpy_ints_are_whole_and_bounds_hold() -> None:
+    require_whole("width", np.int32(1))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="width is 0"):
+        require_whole("width", 0)
+    with pytest.raises(InputError, match="seed is -1"):
+        stream(-1, Purpose.TRAINING)
+    with pytest.raises(InputError, match="level is 4"):
+        require_level(4, max_level=3)

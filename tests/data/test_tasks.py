@@ -1,0 +1,205 @@
+"""The tasks against slow definitions written from their descriptions alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from open_mythos.data.batch import IGNORE, Batch, BatchSource
+from open_mythos.data.tasks import Layout, PointerChase, PrefixParity
+from open_mythos.errors import InputError
+
+
+LAYOUTS: tuple[Layout, ...] = ("pairs", "joint")
+
+
+def read_row(task: PointerChase, row: list[int]) -> tuple[dict[int, int], list[int]]:
+    """Take one row apart as a reader of the documentation would: the map, and what is asked."""
+    s = task.states
+    if task.layout == "pairs":
+        f = {row[2 * i]: row[2 * i + 1] for i in range(s)}
+        asked = row[2 * s :]
+    else:
+        f = {row[i] // s: row[i] % s for i in range(s)}
+        asked = [token - s * s for token in row[s:]]
+    assert set(f) == set(range(s))
+    return f, asked
+
+
+def check_answers(task: PointerChase, batch: Batch, hops: int) -> None:
+    assert batch.ids.shape == (task.batch_size, task.seq_len)
+    offset = task.states**2 if task.layout == "joint" else 0
+    for row, wanted in zip(batch.ids.tolist(), batch.targets.tolist(), strict=True):
+        f, asked = read_row(task, row)
+        assert len(asked) == task.queries
+        if task.permutation:
+            assert len(set(f.values())) == task.states
+        shown = len(row) - task.queries
+        assert wanted[:shown] == [IGNORE] * shown
+        for x, answer in zip(asked, wanted[shown:], strict=True):
+            for _ in range(hops):
+                x = f[x]
+            assert answer == x + offset
+    assert int(batch.ids.min()) >= 0
+    assert int(batch.ids.max()) < task.vocab_size
+    assert int(batch.targets.max()) < task.vocab_size
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    states=st.integers(2, 9),
+    queries=st.integers(1, 6),
+    seed=st.integers(0, 2**40),
+    hops=st.integers(0, 40),
+    layout=st.sampled_from(LAYOUTS),
+    permutation=st.booleans(),
+)
+def test_evaluation_answers_follow_the_map_hop_by_hop(
+    states: int, queries: int, seed: int, hops: int, layout: Layout, permutation: bool
+) -> None:
+    task = PointerChase(states, queries, 3, layout=layout, permutation=permutation)
+    batch = task.evaluation_batch(hops, seed)
+    assert batch.n_loops is None
+    check_answers(task, batch, hops)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**40),
+    step=st.integers(0, 10**6),
+    level=st.integers(0, 5),
+    per_hop=st.integers(1, 3),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_training_loops_tell_the_hops(
+    seed: int, step: int, level: int, per_hop: int, layout: Layout
+) -> None:
+    task = PointerChase(6, 4, 3, seed, max_hops=5, layout=layout, loops_per_hop=per_hop)
+    batch = task.batch(step, level)
+    assert batch.n_loops is not None
+    hops, rest = divmod(batch.n_loops, per_hop)
+    assert rest == 0
+    assert 1 <= hops <= (level or 5)
+    check_answers(task, batch, hops)
+    assert torch.equal(batch.ids, task.batch(step, level).ids)
+
+
+def test_hops_are_uniform_up_to_the_level() -> None:
+    task = PointerChase(2, 1, 1, max_hops=8)
+    drawn = torch.tensor([task.batch(step, level=4).n_loops for step in range(800)])
+    counts = torch.bincount(drawn, minlength=5)
+    assert counts[0] == 0
+    assert len(counts) == 5
+    # 200 each expected, standard deviation 12: five of them.
+    assert (counts[1:] - 200).abs().max() < 62
+
+
+@pytest.mark.parametrize("hops", [1, 3, 16])
+def test_answers_of_permutations_are_uniform_at_every_depth(hops: int) -> None:
+    task = PointerChase(8, 1, 16_000, permutation=True)
+    counts = torch.bincount(task.evaluation_batch(hops, seed=11).targets[:, -1], minlength=8)
+    # One query per row makes the answers independent: 2000 each expected, deviation 42.
+    assert (counts - 2000).abs().max() < 5 * 42
+    assert task.chance == 1 / 8
+
+
+def test_the_image_of_a_random_map_shrinks_with_depth() -> None:
+    # Why permutations are recommended: of 16 states, about 10 are reached in one hop, 4 in many.
+    def reached(hops: int, permutation: bool) -> float:
+        task = PointerChase(16, 200, 200, permutation=permutation)
+        answers = task.evaluation_batch(hops).targets[:, -200:]
+        return sum(len(set(row)) for row in answers.tolist()) / 200
+
+    assert reached(32, permutation=False) < 0.6 * reached(1, permutation=False)
+    assert reached(32, permutation=True) == pytest.approx(16, abs=0.1)
+
+
+def test_shown_order_is_shuffled_and_maps_are_fresh() -> None:
+    task = PointerChase(8, 1, 64)
+    ids = task.batch(0).ids
+    assert len({tuple(row) for row in ids[:, 0:16:2].tolist()}) > 60
+    assert len({tuple(row) for row in ids.tolist()}) == 64
+    assert not torch.equal(ids, task.batch(1).ids)
+
+
+@pytest.mark.parametrize("permutation", [True, False])
+def test_every_state_leads_to_every_state_equally_often(permutation: bool) -> None:
+    task = PointerChase(4, 1, 8000, layout="joint", permutation=permutation)
+    entries = task.batch(3).ids[:, :4].flatten()
+    counts = torch.bincount(entries, minlength=16)
+    # Each of the 16 arrows is in a quarter of the 8000 maps: deviation 39, five of them.
+    assert (counts - 2000).abs().max() < 195
+
+
+def test_one_evaluation_seed_asks_the_same_at_every_depth_and_for_every_run() -> None:
+    one, other = PointerChase(seed=1), PointerChase(seed=2)
+    assert torch.equal(one.evaluation_batch(2, 5).ids, other.evaluation_batch(9, 5).ids)
+    assert torch.equal(one.evaluation_batch(2, 5).targets, other.evaluation_batch(2, 5).targets)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_evaluation_row_was_trained_on(seed: int) -> None:
+    chase = PointerChase(12, 8, 16, seed)
+    parity = PrefixParity(48, 16, seed)
+    for trained, held_out in (
+        (chase.batch, chase.evaluation_batch(4, seed).ids),
+        (parity.batch, parity.evaluation_batch(48, seed).ids),
+    ):
+        rows = {tuple(row) for step in range(40) for row in trained(step).ids.tolist()}
+        assert not rows & {tuple(row) for row in held_out.tolist()}
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**40), step=st.integers(0, 10**6), level=st.integers(0, 20))
+def test_parity_counts_the_ones(seed: int, step: int, level: int) -> None:
+    task = PrefixParity(20, 4, seed)
+    batch = task.batch(step, level)
+    assert batch.ids.shape == (4, level or 20)
+    assert batch.n_loops is None
+    for bits, answers in zip(batch.ids.tolist(), batch.targets.tolist(), strict=True):
+        assert set(bits) <= {0, 1}
+        assert answers == [bits[: i + 1].count(1) % 2 for i in range(len(bits))]
+    assert torch.equal(batch.ids, task.batch(step, level).ids)
+
+
+def test_parity_is_a_coin_at_every_position() -> None:
+    task = PrefixParity(16, 4000)
+    odd = task.evaluation_batch(64, seed=3).targets.double().mean(0)
+    assert odd.shape == (64,)
+    # Deviation 0.0079: five of them.
+    assert (odd - task.chance).abs().max() < 0.04
+
+
+def test_both_are_batch_sources() -> None:
+    sources: list[BatchSource] = [PointerChase(max_hops=3), PrefixParity(length=7)]
+    assert [(s.vocab_size, s.max_level) for s in sources] == [(16, 3), (2, 7)]
+    assert PointerChase(states=5, layout="joint").vocab_size == 30
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"states": 1}, "states is 1"),
+        ({"queries": 0}, "queries is 0"),
+        ({"batch_size": 2.0}, "batch_size must be an int"),
+        ({"max_hops": -1}, "max_hops is -1"),
+        ({"loops_per_hop": 0}, "loops_per_hop is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"layout": "pair"}, "did you mean 'pairs'"),
+    ],
+)
+def test_pointer_chase_refuses(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PointerChase(**fields)  # type: ignore[arg-type]
+
+
+def test_levels_depths_and_lengths_are_checked() -> None:
+    with pytest.raises(InputError, match="level is 9"):
+        PointerChase(max_hops=8).batch(0, level=9)
+    with pytest.raises(InputError, match="hops is -1"):
+        PointerChase().evaluation_batch(-1)
+    with pytest.raises(InputError, match="length is 0"):
+        PrefixParity(length=0)
+    with pytest.raises(InputError, match="length is 0"):
+        PrefixParity().evaluation_batch(0)
+    with pytest.raises(InputError, match="level is 25"):
+        PrefixParity(length=24).batch(0, level=25)

@@ -1,0 +1,72 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.data.windows import TokenWindows
+from open_mythos.eval.evaluators import standard_evaluators
+from open_mythos.eval.perplexity import score
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.train.recipe import DataConfig, DepthConfig, Recipe
+from open_mythos.train.sources import Sources, build_sources
+from open_mythos.train.trainer import train
+
+
+RECIPE = Recipe(
+    name="judged",
+    model=MythosConfig(
+        vocab_size=257,
+        dim=16,
+        n_heads=2,
+        n_kv_heads=1,
+        attn_type="gqa",
+        max_seq_len=64,
+        max_loop_iters=4,
+        prelude_layers=0,
+        coda_layers=0,
+        n_experts=2,
+        n_experts_per_tok=1,
+        expert_dim=8,
+        dense_hidden=16,
+    ),
+    data=DataConfig(kind="pointer", batch_size=2, states=4, queries=3, max_hops=2),
+    depth=DepthConfig(kind="uniform", min=1, max=3),
+    steps=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"kind": "pointer"}, {"hops_1", "hops_2", "hops_4"}),
+        ({"kind": "parity", "length": 5}, {"bits_1", "bits_5", "bits_10"}),
+    ],
+)
+def test_tasks_are_judged_within_and_beyond_the_trained_range(
+    tmp_path: Path, data: dict[str, object], names: set[str]
+) -> None:
+    recipe = replace(RECIPE, data=replace(RECIPE.data, **data))  # type: ignore[arg-type]
+    evaluators = standard_evaluators(recipe, build_sources(recipe))
+    assert evaluators.keys() == names
+    found = train(recipe, tmp_path, evaluators=evaluators).evaluation
+    assert found is not None
+    assert found.values.keys() == {f"{n}/{key}" for n in names for key in ("accuracy", "loss")}
+    assert all(0 <= v <= 1 for k, v in found.values.items() if k.endswith("accuracy"))
+
+
+def test_text_is_judged_at_the_mean_depth_of_training(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("\f".join(f"page {i} of a short book" for i in range(40)))
+    data = DataConfig(kind="text", corpus=str(path), tokenizer="byte", seq_len=16, batch_size=4)
+    recipe = replace(RECIPE, data=data)
+    sources = build_sources(recipe)
+    model = OpenMythos(recipe.model)
+    (evaluate,) = standard_evaluators(recipe, sources).values()
+    assert isinstance(sources.evaluation, TokenWindows)
+    expected = score(model, sources.evaluation.evaluation_batches(), 2)
+    assert evaluate(model, 0) == expected.numbers()
+
+
+def test_a_foreign_source_has_no_standard_judge() -> None:
+    assert standard_evaluators(RECIPE, Sources(build_sources(RECIPE).train)) == {}

@@ -1,0 +1,189 @@
+"""The network written a second time: one row, one position at a time, in float64, slowly."""
+
+import cmath
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.loop.adapter import loop_index_embedding
+
+
+@dataclass
+class Slow:
+    """What the definition says of one row of tokens.
+
+    Attributes:
+        logits: (S, V).
+        weights: [position][loop] weight of the state in the readout.
+        used: [position] loops in which it took part.
+        loads: [loop][expert] tokens served.
+        remainder: [position] Graves' R.
+    """
+
+    logits: Tensor
+    weights: list[list[float]] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
+    loads: list[list[int]] = field(default_factory=list)
+    remainder: list[float] = field(default_factory=list)
+
+
+def norm(x: Tensor, weight: Tensor) -> Tensor:
+    return x / (x.square().mean() + 1e-6).sqrt() * weight
+
+
+def turn(x: Tensor, position: int, theta: float) -> Tensor:
+    """(d,) rotated; the phasor is rounded to float32, as the tables are specified."""
+    out = []
+    for i in range(len(x) // 2):
+        phasor = cmath.exp(1j * position * theta ** (-2 * i / len(x)))
+        c, s = (float(torch.tensor(v, dtype=torch.float32)) for v in (phasor.real, phasor.imag))
+        a, b = x[2 * i], x[2 * i + 1]
+        out += [a * c - b * s, a * s + b * c]
+    return torch.stack(out)
+
+
+def swiglu(expert: Any, x: Tensor) -> Tensor:
+    gate = expert.gate.weight @ x
+    return expert.down.weight @ (gate / (1 + (-gate).exp()) * (expert.up.weight @ x))
+
+
+def attention(attn: Any, x: Tensor, position: int, past: list[Any]) -> tuple[Tensor, Any]:
+    """The output of the newest position and its entry; `past` holds earlier positions' entries."""
+    cfg = attn.cfg
+    theta = cfg.rope_theta
+    if cfg.attn_type == "gqa":
+        d, group = cfg.head_dim, cfg.n_heads // cfg.n_kv_heads
+        q = (attn.wq.weight @ x).view(cfg.n_heads, d)
+        k = (attn.wk.weight @ x).view(cfg.n_kv_heads, d)
+        v = (attn.wv.weight @ x).view(cfg.n_kv_heads, d)
+        q = torch.stack([turn(head, position, theta) for head in q])
+        entry = (torch.stack([turn(head, position, theta) for head in k]), v)
+        heads = []
+        for h in range(cfg.n_heads):
+            seen = [*past, entry]
+            scores = torch.stack([q[h] @ k_[h // group] for k_, _ in seen]) / math.sqrt(d)
+            weights = scores.softmax(0)
+            heads.append(sum(w * v_[h // group] for w, (_, v_) in zip(weights, seen, strict=True)))
+        return attn.wo.weight @ torch.cat(heads), entry
+    nope, rope, wide = cfg.qk_nope_head_dim, cfg.qk_rope_head_dim, cfg.v_head_dim
+    latent = norm(attn.q_down.weight @ x, attn.q_norm.weight)
+    q_nope = (attn.q_up_nope.weight @ latent).view(cfg.n_heads, nope)
+    q_rope = (attn.q_up_rope.weight @ latent).view(cfg.n_heads, rope)
+    q_rope = torch.stack([turn(head, position, theta) for head in q_rope])
+    down = attn.kv_down.weight @ x
+    c = norm(down[: cfg.kv_lora_rank], attn.kv_norm.weight)
+    entry = (c, turn(down[cfg.kv_lora_rank :], position, theta))
+    seen = [*past, entry]
+    heads = []
+    for h in range(cfg.n_heads):
+        up = attn.kv_up.weight.view(cfg.n_heads, nope + wide, -1)[h]
+        scores = torch.stack([q_nope[h] @ (up[:nope] @ c_) + q_rope[h] @ r for c_, r in seen])
+        weights = (scores / math.sqrt(nope + rope)).softmax(0)
+        heads.append(sum(w * (up[nope:] @ c_) for w, (c_, _) in zip(weights, seen, strict=True)))
+    return attn.wo.weight @ torch.cat(heads), entry
+
+
+def mixture(ffn: Any, x: Tensor, load: list[int]) -> Tensor:
+    logits = ffn.router.weight @ x
+    biased = (logits + ffn.router_bias).tolist()
+    picked = sorted(range(len(biased)), key=lambda i: -biased[i])[: ffn.topk]
+    weights = logits[torch.tensor(picked)].softmax(0)
+    out = sum(w * swiglu(ffn.routed_experts[i], x) for w, i in zip(weights, picked, strict=True))
+    for i in picked:
+        load[i] += 1
+    return out + sum((swiglu(shared, x) for shared in ffn.shared_experts), torch.zeros_like(x))
+
+
+def dense_block(block: Any, x: Tensor, position: int, store: list[Any]) -> Tensor:
+    mixed, entry = attention(block.attn, norm(x, block.attn_norm.weight), position, store)
+    store.append(entry)
+    x = x + mixed
+    return x + swiglu(block.ffn, norm(x, block.ffn_norm.weight))
+
+
+def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:
+    """SPEC section 1 for one row, position after position, every loop of each."""
+    cfg, loop = model.cfg, model.recurrent
+    prelude: list[list[Any]] = [[] for _ in model.prelude]
+    coda: list[list[Any]] = [[] for _ in model.coda]
+    slots: list[list[Any]] = [[] for _ in range(n_loops)]
+    record = Slow(torch.empty(0), loads=[[0] * cfg.n_experts for _ in range(n_loops)])
+    logits = []
+    for i, token in enumerate(tokens):
+        x = model.embed.weight[token]
+        for block, store in zip(model.prelude, prelude, strict=True):
+            x = dense_block(block, x, i, store)
+        h = e = x
+        spent, tau = 0.0, None  # tau: the loop in which this position halts
+        mean, weights, remainder = torch.zeros_like(x), [], 0.0
+        for t in range(n_loops):
+            if tau is not None and cfg.halted == "freeze":
+                slots[t].append(slots[tau][i])
+                weights.append(0.0)
+                continue
+            x = h + e
+            if cfg.loop_index:
+                zero = torch.zeros(1, 1, cfg.dim)
+                x = x + cfg.loop_index_scale * loop_index_embedding(zero, t, cfg.dim // 8)[0, 0]
+            x = norm(x, loop.norm.weight)
+            x_in = norm(x, loop.block.attn_norm.weight)
+            mixed, entry = attention(loop.block.attn, x_in, i, slots[t])
+            slots[t].append(entry)
+            x = x + mixed
+            x = x + mixture(loop.block.ffn, norm(x, loop.block.ffn_norm.weight), record.loads[t])
+            if cfg.loop_lora:
+                row = loop.lora.scale.weight[min(t, cfg.max_loop_iters - 1)]
+                x = x + ((loop.lora.down.weight @ x) * row) @ loop.lora.B
+            if cfg.injection == "lti":
+                a = (-(loop.injection.log_dt + loop.injection.log_A).exp()).exp()
+                h = a * h + loop.injection.B * e + x
+            else:
+                h = x
+            if cfg.readout == "last":
+                continue
+            p = 1 / (1 + math.exp(-(loop.act.halt.weight[0] @ h + loop.act.halt.bias[0]).item()))
+            weight = 0.0
+            if tau is None:
+                if spent + p >= cfg.act_threshold:
+                    weight, tau = 1.0 - spent, t
+                    remainder = weight
+                elif t == n_loops - 1 and cfg.readout == "act":
+                    weight = remainder = 1.0 - spent
+                else:
+                    weight = p
+                    spent += p
+            weights.append(weight)
+            mean = mean + weight * h
+        record.weights.append(weights)
+        record.used.append(n_loops if tau is None else tau + 1)
+        record.remainder.append(remainder)
+        x = h if cfg.readout == "last" else mean
+        for block, store in zip(model.coda, coda, strict=True):
+            x = dense_block(block, x, i, store)
+        logits.append(model.embed.weight @ norm(x, model.norm.weight))
+    record.logits = torch.stack(logits)
+    return record
+
+
+@pytest.fixture(scope="session")
+def slow() -> Callable[[OpenMythos, list[int], int], Slow]:
+    """`slow(model, tokens, n_loops)`: the definition, for a float64 model."""
+    return torch.no_grad()(slow_pass)
+
+
+@pytest.fixture(scope="session")
+def build(tiny_config: Any, randomised: Any) -> Callable[..., OpenMythos]:
+    """`build(**changes)`: a randomised float64 model in evaluation mode."""
+
+    def make(cfg: Any = None, **changes: Any) -> OpenMythos:
+        cfg = tiny_config(**changes) if cfg is None else cfg
+        model: OpenMythos = randomised(OpenMythos(cfg).double().eval())
+        return model
+
+    return make

@@ -1,0 +1,88 @@
+"""The network equals its definition: one position at a time, with every switch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.model.mythos import OpenMythos
+
+
+Build = Callable[..., OpenMythos]
+
+
+def close(got: torch.Tensor, want: torch.Tensor) -> None:
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def check(model: OpenMythos, slow: Any, n_loops: int, split: list[int]) -> None:
+    """Logits and records of the whole pass, and of both kinds of cache, against the definition."""
+    length = sum(split)
+    ids = torch.randint(model.cfg.vocab_size, (2, length))
+    want = [slow(model, row.tolist(), n_loops) for row in ids]
+    logits = torch.stack([w.logits for w in want])
+    out = model(ids, n_loops, return_output=True)
+    close(out.logits, logits)
+    used = torch.tensor([w.used for w in want])
+    assert torch.equal(out.loops_used, used)
+    may_stop = model.cfg.readout != "last"
+    assert out.n_loops == (int(used.max()) if may_stop else n_loops)
+    loads = torch.tensor([[w.loads[t] for t in range(out.n_loops)] for w in want]).sum(0)
+    assert torch.equal(out.router_load, loads)
+    if may_stop:
+        weights = torch.tensor([w.weights for w in want], dtype=torch.float64)
+        close(out.halting_weights, weights.permute(2, 0, 1)[: out.n_loops])
+        assert weights[..., out.n_loops :].eq(0).all()
+        remainder = torch.tensor([w.remainder for w in want], dtype=torch.float64)
+        close(out.ponder_cost, (used + remainder).mean())
+    else:
+        assert out.halting is out.halting_weights is out.ponder_cost is None
+    for cache in (model.new_cache(2, length), {}):
+        parts, start = [], 0
+        for count in split:
+            parts.append(model(ids[:, start : start + count], n_loops, cache))
+            start += count
+        close(torch.cat(parts, dim=1), logits)
+
+
+@pytest.mark.parametrize("split", [[1], [5], [3, 1, 1], [1, 2, 2]])
+@pytest.mark.parametrize("threshold", [0.55, 0.9])
+def test_every_attention_readout_halted_and_injection(
+    any_config: MythosConfig, split: list[int], threshold: float, build: Build, slow: Any
+) -> None:
+    any_config.act_threshold = threshold
+    check(build(any_config), slow, 3, split)
+
+
+@settings(max_examples=30)
+@given(
+    changes=st.fixed_dictionaries(
+        {
+            "attn_type": st.sampled_from(["gqa", "mla"]),
+            "readout": st.sampled_from(["act", "last", "act_sum"]),
+            "halted": st.sampled_from(["continue", "freeze"]),
+            "injection": st.sampled_from(["lti", "add"]),
+            "loop_index": st.booleans(),
+            "loop_index_scale": st.sampled_from([1.0, 0.3]),
+            "loop_lora": st.booleans(),
+            "max_loop_iters": st.integers(1, 4),
+            "act_threshold": st.sampled_from([0.2, 0.6, 0.9, 1.0]),
+            "prelude_layers": st.integers(0, 2),
+            "coda_layers": st.integers(0, 2),
+            "n_shared_experts": st.integers(0, 2),
+            "n_experts_per_tok": st.integers(1, 3),
+            "n_kv_heads": st.sampled_from([1, 2, 4]),
+            "dim": st.sampled_from([16, 24]),
+        }
+    ),
+    n_loops=st.integers(1, 4),
+    split=st.lists(st.integers(1, 3), min_size=1, max_size=2),
+)
+def test_every_other_switch(
+    changes: dict[str, Any], n_loops: int, split: list[int], build: Build, slow: Any
+) -> None:
+    check(build(**changes), slow, n_loops, split)

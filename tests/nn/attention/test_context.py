@@ -1,0 +1,60 @@
+"""Who may look where."""
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from open_mythos.errors import ShapeError
+from open_mythos.nn.attention.context import legacy_context, padding_mask
+from open_mythos.nn.rotary import precompute_rope_freqs
+
+
+@given(keys=st.integers(1, 6), data=st.data())
+def test_padding_hides_padded_keys_from_everybody_but_themselves(
+    keys: int, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(1, keys))
+    valid = torch.tensor(
+        [data.draw(st.lists(st.booleans(), min_size=keys, max_size=keys)) for _ in range(2)]
+    )
+    mask = padding_mask(valid, length)
+    assert mask.shape == (2, 1, length, keys)
+    for b in range(2):
+        for i in range(length):
+            for j in range(keys):
+                want = bool(valid[b, j]) or j == keys - length + i
+                assert bool(mask[b, 0, i, j]) == want
+
+
+def test_a_hand_made_context_is_not_causal_by_itself() -> None:
+    context = legacy_context(precompute_rope_freqs(4, 9), None, 3, past=0)
+    assert not context.causal
+    assert context.mask is None
+    assert context.rotary.cos.shape == (3, 2)
+
+
+@pytest.mark.parametrize("additive", [True, False])
+def test_a_square_mask_leaves_cached_positions_visible(additive: bool) -> None:
+    mask = torch.randn(1, 1, 3, 3) if additive else torch.rand(1, 1, 3, 3) < 0.5
+    context = legacy_context(precompute_rope_freqs(4, 9), mask, 3, past=2)
+    assert context.mask is not None
+    assert context.mask.shape == (1, 1, 3, 5)
+    assert torch.equal(context.mask[..., 2:], mask)
+    assert context.mask[..., :2].eq(0.0 if additive else True).all()
+
+
+def test_a_full_mask_is_taken_as_it_is() -> None:
+    mask = torch.randn(1, 1, 3, 5)
+    context = legacy_context(precompute_rope_freqs(4, 9), mask, 3, past=2)
+    assert context.mask is mask
+
+
+@pytest.mark.parametrize(("shape", "past"), [((3, 4), 2), ((2, 5), 2), ((3, 4), 0), ((4, 3), 0)])
+def test_a_mask_that_does_not_fit_is_refused(shape: tuple[int, int], past: int) -> None:
+    with pytest.raises(ShapeError, match="mask"):
+        legacy_context(precompute_rope_freqs(4, 9), torch.zeros(shape), 3, past)
+
+
+def test_a_short_table_is_refused() -> None:
+    with pytest.raises(ShapeError, match="rotary"):
+        legacy_context(precompute_rope_freqs(4, 2), None, 3, past=0)

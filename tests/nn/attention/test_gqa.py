@@ -1,0 +1,89 @@
+"""Grouped-query attention against a definition with separate heads."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.nn.attention.context import AttentionContext
+from open_mythos.nn.attention.gqa import GQAttention
+from open_mythos.nn.rotary import apply_rope, precompute_rope_freqs, rotary
+
+
+def by_definition(attn: GQAttention, x: torch.Tensor, causal: bool) -> torch.Tensor:
+    cfg, (batch, length, _) = attn.cfg, x.shape
+    d = cfg.head_dim
+    table = precompute_rope_freqs(d, length, cfg.rope_theta)
+    heads = []
+    for h in range(cfg.n_heads):
+        g = h // (cfg.n_heads // cfg.n_kv_heads)
+        q = x @ attn.wq.weight[h * d : (h + 1) * d].T
+        k = x @ attn.wk.weight[g * d : (g + 1) * d].T
+        v = x @ attn.wv.weight[g * d : (g + 1) * d].T
+        q, k = (apply_rope(t.unsqueeze(2), table).squeeze(2) for t in (q, k))
+        scores = q @ k.transpose(1, 2) / d**0.5
+        if causal:
+            later = torch.ones(length, length, dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(later, float("-inf"))
+        heads.append(scores.softmax(-1) @ v)
+    return torch.cat(heads, dim=-1) @ attn.wo.weight.T
+
+
+@given(kv_heads=st.sampled_from([1, 2, 4]), length=st.integers(1, 6), causal=st.booleans())
+def test_equals_the_definition(
+    tiny_config: Callable[..., MythosConfig],
+    randomised: Callable[..., Any],
+    kv_heads: int,
+    length: int,
+    causal: bool,
+) -> None:
+    cfg = tiny_config(attn_type="gqa", n_kv_heads=kv_heads)
+    attn = randomised(GQAttention(cfg).double())
+    x = torch.randn(2, length, cfg.dim, dtype=torch.float64)
+    context = AttentionContext(rotary(torch.arange(length), cfg.head_dim, cfg.rope_theta), causal)
+    q, seen = attn.project(x, context.rotary)
+    assert seen["k"].shape == seen["v"].shape == (2, length, kv_heads, cfg.head_dim)
+    want = by_definition(attn, x, causal)
+    torch.testing.assert_close(attn.mix(q, seen, context), want, rtol=1e-9, atol=1e-9)
+
+
+def test_call_by_hand_equals_project_and_mix(
+    tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any]
+) -> None:
+    cfg = tiny_config(attn_type="gqa")
+    attn = randomised(GQAttention(cfg).double())
+    x = torch.randn(2, 5, cfg.dim, dtype=torch.float64)
+    freqs = precompute_rope_freqs(cfg.head_dim, cfg.max_seq_len, cfg.rope_theta)
+    torch.testing.assert_close(attn(x, freqs), by_definition(attn, x, causal=False))
+    mask = torch.full((1, 1, 5, 5), float("-inf"), dtype=torch.float64).triu(1)
+    torch.testing.assert_close(attn(x, freqs, mask), by_definition(attn, x, causal=True))
+
+
+@pytest.mark.parametrize("name", ["wq", "wk", "wv", "wo"])
+def test_published_names_answer_with_the_real_values(
+    name: str, tiny_config: Callable[..., MythosConfig]
+) -> None:
+    cfg = tiny_config(attn_type="gqa")
+    attn = GQAttention(cfg)
+    width = cfg.head_dim * (cfg.n_kv_heads if name in ("wk", "wv") else cfg.n_heads)
+    shape = (cfg.dim, width) if name == "wo" else (width, cfg.dim)
+    part = getattr(attn, name)
+    assert part.weight.shape == shape
+    x, freqs = torch.randn(1, 3, cfg.dim), precompute_rope_freqs(cfg.head_dim, 3)
+    before = attn(x, freqs)
+    with torch.no_grad():
+        part.weight.mul_(torch.randn_like(part.weight))
+    assert not torch.allclose(before, attn(x, freqs), atol=0, rtol=1e-6)
+
+
+def test_dropout_acts_in_training_only(tiny_config: Callable[..., MythosConfig]) -> None:
+    cfg = tiny_config(attn_type="gqa", dropout=0.5)
+    attn, x = GQAttention(cfg), torch.randn(1, 6, cfg.dim)
+    freqs = precompute_rope_freqs(cfg.head_dim, 6)
+    attn.eval()
+    assert torch.equal(attn(x, freqs), attn(x, freqs))
+    attn.train()
+    assert not torch.equal(attn(x, freqs), attn(x, freqs))

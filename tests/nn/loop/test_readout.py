@@ -1,0 +1,59 @@
+"""Which states the coda gets to see."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.nn.loop.readout import ActMean, LastState, open_readout
+
+
+@pytest.fixture
+def states() -> torch.Tensor:
+    return torch.randn(3, 1, 2, 16, dtype=torch.float64)
+
+
+P = torch.tensor([[[0.5, 0.1]], [[0.6, 0.1]], [[0.2, 0.1]]], dtype=torch.float64)
+WEIGHTS = {
+    "act": [[0.5, 0.1], [0.5, 0.1], [0.0, 0.8]],
+    "act_sum": [[0.5, 0.1], [0.5, 0.1], [0.0, 0.1]],
+}
+
+
+@pytest.mark.parametrize("kind", ["act", "act_sum"])
+def test_weighted_states(
+    kind: str, states: torch.Tensor, tiny_config: Callable[..., MythosConfig]
+) -> None:
+    readout = open_readout(tiny_config(readout=kind, act_threshold=0.8), states[0])
+    for t in range(3):
+        readout = readout.step(states[t], P[t], last=t == 2)
+    assert isinstance(readout, ActMean)
+    weights = torch.tensor(WEIGHTS[kind], dtype=torch.float64).unsqueeze(1)
+    torch.testing.assert_close(torch.stack(readout.weights), weights)
+    torch.testing.assert_close(readout.value, (weights.unsqueeze(-1) * states).sum(0))
+    assert readout.halted.tolist() == [[True, False]]
+
+
+def test_last_state_ignores_halting(
+    states: torch.Tensor, tiny_config: Callable[..., MythosConfig]
+) -> None:
+    readout = open_readout(tiny_config(readout="last"), states[0])
+    assert isinstance(readout, LastState)
+    for t in range(3):
+        readout = readout.step(states[t], None, last=t == 2)
+    assert readout.halted is None
+    assert torch.equal(readout.value, states[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_value_has_the_states_dtype_and_sums_in_float32(
+    dtype: torch.dtype, tiny_config: Callable[..., MythosConfig]
+) -> None:
+    h = torch.ones(1, 1, 16, dtype=dtype)
+    readout = open_readout(tiny_config(act_threshold=1.0), h)
+    for t in range(300):
+        readout = readout.step(h, torch.full((1, 1), 0.003, dtype=dtype), last=t == 299)
+    assert isinstance(readout, ActMean)
+    assert readout.value.dtype == dtype
+    assert readout.value.double().mean().item() == pytest.approx(1.0, abs=0.01)

@@ -1,0 +1,80 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from open_mythos.config.overrides import configure, from_plain, to_plain
+from open_mythos.errors import ConfigError
+from open_mythos.train.recipe import (
+    CurriculumConfig,
+    DataConfig,
+    DepthConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    Recipe,
+)
+
+
+def test_a_recipe_survives_yaml_values_unchanged(tiny: Recipe) -> None:
+    back = from_plain(Recipe, to_plain(tiny))
+    assert back == tiny
+    assert back.model.to_dict() == tiny.model.to_dict()
+
+
+def test_overrides_reach_every_level(tiny: Recipe) -> None:
+    found = configure(
+        tiny, None, ["steps=7", "optim.lr=2e-4", "model.dim=32", "depth.kind=uniform"]
+    )
+    assert (found.steps, found.optim.lr, found.model.dim) == (7, 2e-4, 32)
+    assert found.depth.kind == "uniform"
+    with pytest.raises(ConfigError, match=r"optim\.lr_rate.*did you mean"):
+        configure(tiny, None, ["optim.lr_rate=1"])
+
+
+BAD: list[tuple[type, dict[str, Any], str]] = [
+    (DataConfig, {"batch_size": 0}, r"data\.batch_size is 0"),
+    (DataConfig, {"states": 1}, r"data\.states is 1; it must be at least 2"),
+    (DataConfig, {"validation_share": 1.0}, r"data\.validation_share is 1\.0"),
+    (DepthConfig, {"min": 0}, r"depth\.min is 0"),
+    (DepthConfig, {"min": 5, "max": 4}, r"depth\.max is 4; it must be at least 5"),
+    (DepthConfig, {"mean": 2.5}, r"depth\.mean is 2\.5.*whole number"),
+    (DepthConfig, {"kind": "poisson", "mean": 16}, r"depth\.mean is 16.*between.*\(1\).*\(16\)"),
+    (DepthConfig, {"kind": "lognormal_poisson", "sigma": 0}, r"depth\.sigma is 0"),
+    (OptimConfig, {"lr": math.nan}, r"optim\.lr is nan"),
+    (OptimConfig, {"betas": (0.9, 1.0)}, r"optim\.betas has 1\.0"),
+    (OptimConfig, {"final_ratio": 1.5}, r"optim\.final_ratio is 1\.5"),
+    (OptimConfig, {"weight_decay": -0.1}, r"optim\.weight_decay is -0\.1"),
+    (OptimConfig, {"max_skipped": 0}, r"optim\.max_skipped is 0"),
+    (ObjectiveConfig, {"ponder": -1}, r"objective\.ponder is -1"),
+    (CurriculumConfig, {"momentum": 1.0}, r"curriculum\.momentum is 1\.0"),
+    (CurriculumConfig, {"first_level": -1}, r"curriculum\.first_level is -1"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "words"), BAD, ids=lambda x: str(x)[:40])
+def test_each_part_names_what_is_wrong(kind: type, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"save_every": -1}, "save_every is -1"),
+        ({"log_every": 0}, "log_every is 0"),
+    ],
+)
+def test_the_whole_names_what_is_wrong(tiny: Recipe, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        replace(tiny, **values)
+
+
+def test_parts_that_contradict_each_other_are_refused(tiny: Recipe) -> None:
+    last = replace(tiny.model, readout="last")
+    with pytest.raises(ConfigError, match=r"objective\.ponder.*readout is 'last'"):
+        replace(tiny, model=last, objective=ObjectiveConfig(ponder=0.1))
+    with pytest.raises(ConfigError, match=r"seq_len \(65\).*max_seq_len \(64\)"):
+        replace(tiny, data=DataConfig(kind="text", seq_len=65))

@@ -1,0 +1,61 @@
+import math
+
+import pytest
+from hypothesis import given, strategies as st
+
+from open_mythos.train.recipe import OptimConfig
+from open_mythos.train.schedule import learning_rate
+import itertools
+
+
+KINDS = ["cosine", "wsd", "linear", "constant"]
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    warmup=st.integers(0, 30),
+    more=st.integers(2, 200),
+    ratio=st.floats(0, 1),
+    fraction=st.floats(0, 1),
+)
+def test_up_to_the_peak_then_never_up_again_and_down_to_the_floor(
+    kind: str, warmup: int, more: int, ratio: float, fraction: float
+) -> None:
+    steps = warmup + more
+    config = OptimConfig(
+        lr=0.3,
+        schedule=kind,
+        warmup_steps=warmup,
+        final_ratio=ratio,
+        decay_fraction=fraction,
+    )
+    rates = [learning_rate(config, step, steps) for step in range(steps)]
+    rise, fall = rates[:warmup], rates[warmup:]
+    assert all(0 < a < b for a, b in itertools.pairwise(rise))
+    assert max(rates) == pytest.approx(0.3)
+    assert fall[0] == pytest.approx(0.3) or (kind == "wsd" and steps * fraction >= more - 1)
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(fall))
+    assert rates[-1] == pytest.approx(0.3 if kind == "constant" else 0.3 * ratio)
+    assert learning_rate(config, steps + 50, steps) == pytest.approx(rates[-1])
+
+
+def test_the_warm_up_is_a_straight_line_that_starts_above_zero() -> None:
+    config = OptimConfig(lr=1.0, warmup_steps=4)
+    rates = [learning_rate(config, step, 100) for step in range(5)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_cosine_is_half_way_at_half_time_and_flat_at_both_ends() -> None:
+    config = OptimConfig(lr=1.0, schedule="cosine", warmup_steps=0, final_ratio=0.0)
+    rates = [learning_rate(config, step, 101) for step in range(101)]
+    for step, rate in enumerate(rates):
+        assert rate == pytest.approx(math.cos(math.pi * step / 200) ** 2, abs=1e-12)
+
+
+def test_wsd_stays_until_its_share_of_the_run_is_left() -> None:
+    config = OptimConfig(
+        lr=1.0, schedule="wsd", warmup_steps=10, decay_fraction=0.2, final_ratio=0.0
+    )
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[10:80] == [1.0] * 70
+    assert rates[79:] == pytest.approx([1.0 - i / 20 for i in range(21)])

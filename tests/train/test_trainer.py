@@ -1,0 +1,337 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from open_mythos.checkpoint.store import load_model
+from open_mythos.config.overrides import to_plain
+from open_mythos.errors import CheckpointError, ConfigError
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.train import checkpoints
+from open_mythos.train.checkpoints import RunFolder
+from open_mythos.train.recipe import Recipe
+from open_mythos.train.sources import Sources, build_sources
+from open_mythos.train.trainer import Parts, find_device, train
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("tokens_per_second", None)
+    return lines
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Equal weights, moments, generators, counters, data and metrics: nothing else is a run."""
+    a, b = (list(RunFolder(p).steps().values())[-1] for p in (one, other))
+    assert a.name == b.name
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        x, y = load_file(a / name), load_file(b / name)
+        assert x.keys() == y.keys()
+        assert all(torch.equal(x[k], y[k]) for k in x)
+    assert json.loads((a / "state.json").read_text()) == json.loads((b / "state.json").read_text())
+    assert metrics(one) == metrics(other)
+
+
+def loss_on_one_batch(recipe: Recipe) -> dict[str, Callable[..., dict[str, float]]]:
+    """An evaluator that also draws random numbers, as a sampling one would."""
+
+    def evaluate(model: torch.nn.Module, step: int) -> dict[str, float]:
+        with torch.no_grad():
+            ids = build_sources(recipe).train.batch(0).ids
+            return {"mean": float(model(ids, 2).mean()), "draw": float(torch.rand(()))}
+
+    return {"look": evaluate}
+
+
+# -- exact resume --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 11])
+def test_stopping_and_resuming_changes_no_bit(
+    tmp_path: Path, tiny: Recipe, ear: type, parts: Parts, stop_at: int
+) -> None:
+    looks = loss_on_one_batch(tiny)
+    train(tiny, tmp_path / "straight", parts=parts, evaluators=looks)
+
+    def stop(record: Any) -> None:
+        if record.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "broken"
+    first = train(tiny, out, parts=parts, evaluators=looks, sinks=[ear(after=stop)])
+    assert (first.status, first.step, first.signal) == ("stopped", stop_at, "SIGTERM")
+    assert f"stopped at step {stop_at}" in first.message
+    assert "--resume" in first.message
+    second = train(tiny, out, resume="resume", parts=parts, evaluators=looks)
+    assert (second.status, second.step) == ("finished", tiny.steps)
+    assert_same_end(tmp_path / "straight", out)
+
+
+def test_the_real_network_resumes_bit_for_bit(tmp_path: Path, tiny: Recipe, ear: type) -> None:
+    train(tiny, tmp_path / "straight")
+    out = tmp_path / "broken"
+    stopped = train(tiny, out, max_seconds=0.0)
+    assert (stopped.status, stopped.step) == ("out_of_time", 0)
+    sink = ear(after=lambda r: os.kill(os.getpid(), signal.SIGINT) if r.step == 7 else None)
+    assert train(tiny, out, resume="auto", sinks=[sink]).step == 7
+    end = train(tiny, out, resume="auto")
+    assert_same_end(tmp_path / "straight", out)
+    model = OpenMythos.from_pretrained(end.checkpoint)
+    for name, tensor in end.model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+KILLED = """
+import json, os, signal, sys
+import torch
+from open_mythos.config.overrides import from_plain
+from open_mythos.train import checkpoints
+from open_mythos.train.recipe import Recipe
+from open_mythos.train.trainer import train
+
+torch.set_num_threads(1)
+recipe = from_plain(Recipe, json.loads(sys.argv[1]))
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+class Killer:
+    def __init__(self, moment): self.moment = moment
+    def open(self, run): pass
+    def step(self, record):
+        if self.moment == "step" and record.step == 8: die()
+        if self.moment == "save" and record.step == 10: checkpoints.write_manifest = die
+    def evaluation(self, record): pass
+    def note(self, text): pass
+    def close(self): pass
+
+for moment in ("step", "save"):
+    child = os.fork()
+    if not child:
+        train(recipe, f"{sys.argv[2]}/{moment}", sinks=[Killer(moment)])
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_runs_killed_in_a_step_and_in_a_save_resume_bit_for_bit(
+    tmp_path: Path, tiny: Recipe
+) -> None:
+    words = [sys.executable, "-c", KILLED, json.dumps(to_plain(tiny)), str(tmp_path)]
+    died = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert died.stdout.split() == [str(-signal.SIGKILL)] * 2, died.stderr
+    assert list((tmp_path / "save" / "checkpoints").glob(".step_0000010.tmp-*"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the killed runs: sums over threads round differently
+    try:
+        train(tiny, tmp_path / "straight")
+        for moment in ("step", "save"):
+            out = tmp_path / moment
+            assert list(RunFolder(out).steps()) == [5]
+            with (out / "metrics.jsonl").open("a") as file:
+                file.write('{"kind": "step", "step": 1')  # as torn as a kill can leave it
+            train(tiny, out, resume="resume")
+            assert_same_end(tmp_path / "straight", out)
+            assert not list((out / "checkpoints").glob(".*"))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_every_step_is_reported_once_however_often_the_run_breaks(
+    run: Path, tiny: Recipe, ear: type, parts: Parts
+) -> None:
+    class Broken(Exception):
+        pass
+
+    def fail_at(step: int) -> Callable[[Any], None]:
+        def after(record: Any) -> None:
+            if record.step == step:
+                raise Broken
+
+        return after
+
+    for step in (3, 7, 8, 12):
+        sink = ear(after=fail_at(step))
+        with pytest.raises(Broken):
+            train(tiny, run, resume="auto", parts=parts, sinks=[sink])
+        assert sink.closed == 1
+    train(tiny, run, resume="resume", parts=parts)
+    steps = [line["step"] for line in metrics(run) if line["kind"] == "step"]
+    assert steps == list(range(1, tiny.steps + 1))
+
+
+def test_an_exception_in_the_middle_of_a_save_leaves_the_previous_checkpoint(
+    tmp_path: Path, tiny: Recipe, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    write_tensors, calls = checkpoints.write_tensors, []
+
+    def fail_second(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise OSError("no space left on device")
+        write_tensors(*args)
+
+    monkeypatch.setattr(checkpoints, "write_tensors", fail_second)
+    with pytest.raises(OSError, match="no space"):
+        train(tiny, out, parts=parts)
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step_0000005"]
+    monkeypatch.undo()
+    train(tiny, out, resume="resume", parts=parts)
+    train(tiny, tmp_path / "straight", parts=parts)
+    assert_same_end(tmp_path / "straight", out)
+
+
+# -- what a run may not do -----------------------------------------------------------------------
+
+
+def test_an_earlier_run_is_never_overwritten_unasked(run: Path, tiny: Recipe, parts: Parts) -> None:
+    train(tiny, run, parts=parts)
+    before = metrics(run)
+    with pytest.raises(CheckpointError, match=r"already holds a run.*--resume.*--fresh"):
+        train(tiny, run, parts=parts)
+    assert metrics(run) == before
+
+
+def test_fresh_starts_over_and_touches_nothing_else(run: Path, tiny: Recipe, parts: Parts) -> None:
+    train(tiny, run, parts=parts)
+    before = metrics(run)
+    (run / "notes.txt").write_text("mine")
+    train(replace(tiny, seed=5), run, resume="fresh", parts=parts)
+    assert (run / "notes.txt").read_text() == "mine"
+    assert [line["step"] for line in metrics(run)] == [line["step"] for line in before]
+    assert metrics(run) != before
+
+
+def test_a_run_cannot_go_on_under_another_recipe(run: Path, tiny: Recipe, parts: Parts) -> None:
+    train(tiny, run, parts=parts)
+    changed = replace(tiny, seed=1, optim=replace(tiny.optim, lr=0.5))
+    with pytest.raises(
+        ConfigError, match=r"optim\.lr \(was 0\.01, is 0\.5\).*seed \(was 0, is 1\)"
+    ):
+        train(changed, run, resume="resume", parts=parts)
+    longer = train(replace(tiny, steps=14, log_every=1), run, resume="resume", parts=parts)
+    assert longer.step == 14
+
+
+def test_resuming_what_is_not_there_is_refused(run: Path, tiny: Recipe, parts: Parts) -> None:
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        train(tiny, run, resume="resume", parts=parts)
+    with pytest.raises(ConfigError, match="did you mean 'resume'"):
+        train(tiny, run, resume="resum", parts=parts)  # type: ignore[arg-type]
+
+
+def test_resuming_a_finished_run_takes_no_step(run: Path, tiny: Recipe, parts: Parts) -> None:
+    first = train(tiny, run, parts=parts)
+    before = metrics(run)
+    again = train(tiny, run, resume="resume", parts=parts)
+    assert (again.status, again.record) == ("finished", None)
+    assert again.checkpoint == first.checkpoint
+    assert metrics(run) == before
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(
+    tmp_path: Path, tiny: Recipe, ear: type, parts: Parts
+) -> None:
+    train(tiny, tmp_path / "straight", parts=parts)
+    run = tmp_path / "run"
+    train(tiny, run, parts=parts)
+    assert list(RunFolder(run).steps()) == [10, 12]
+    weights = run / "checkpoints" / "step_0000012" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    sink = ear()
+    result = train(tiny, run, resume="resume", parts=parts, sinks=[sink])
+    assert [r.step for r in sink.records] == [11, 12]
+    assert any("damaged" in note and "step_0000012.damaged" in note for note in sink.notes)
+    assert result.notes == tuple(sink.notes)
+    assert_same_end(tmp_path / "straight", run)
+
+
+def test_when_every_checkpoint_is_damaged_the_run_says_so(
+    run: Path, tiny: Recipe, parts: Parts
+) -> None:
+    train(tiny, run, parts=parts)
+    for path in RunFolder(run).steps().values():
+        (path / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints.*--fresh"):
+        train(tiny, run, resume="resume", parts=parts)
+
+
+def test_the_callers_random_numbers_are_left_alone(run: Path, tiny: Recipe, parts: Parts) -> None:
+    torch.manual_seed(9)
+    expected = torch.rand(3)
+    torch.manual_seed(9)
+    train(tiny, run, parts=parts)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_evaluating_changes_nothing_about_the_run(
+    tmp_path: Path, tiny: Recipe, parts: Parts
+) -> None:
+    train(tiny, tmp_path / "plain", parts=parts)
+    watched = train(tiny, tmp_path / "watched", parts=parts, evaluators=loss_on_one_batch(tiny))
+    assert watched.evaluation is not None
+    assert set(watched.evaluation.values) == {"look/mean", "look/draw"}
+    lines = [line for line in metrics(tmp_path / "watched") if line["kind"] == "step"]
+    assert lines == metrics(tmp_path / "plain")
+    evaluated = [x["step"] for x in metrics(tmp_path / "watched") if x["kind"] == "eval"]
+    assert evaluated == [4, 8, 12]
+
+
+def test_another_seed_is_another_run(tmp_path: Path, tiny: Recipe, parts: Parts) -> None:
+    train(tiny, tmp_path / "a", parts=parts)
+    train(replace(tiny, seed=1), tmp_path / "b", parts=parts)
+    a, b = metrics(tmp_path / "a"), metrics(tmp_path / "b")
+    assert all(x["loss"] != y["loss"] for x, y in zip(a, b, strict=True))
+
+
+# -- divergence ----------------------------------------------------------------------------------
+
+
+def test_a_storm_of_nan_stops_the_run_with_the_last_good_weights(
+    run: Path, tiny: Recipe, stand_in: Any
+) -> None:
+    recipe = replace(tiny, optim=replace(tiny.optim, max_skipped=3))
+    poison = dict.fromkeys(range(7, 20), float("nan"))
+    result = train(
+        recipe, run, parts=Parts(model=lambda r: stand_in(r.model, {3: float("inf")} | poison))
+    )
+    assert (result.status, result.step, result.skipped) == ("diverged", 9, 4)
+    assert "last good" in result.message
+    _, weights = load_model(result.checkpoint)
+    assert all(w.isfinite().all() for w in weights.values())
+    skipped = [line["step"] for line in metrics(run) if line["skipped"]]
+    assert skipped == [3, 7, 8, 9]
+    assert all(line["loss"] is None for line in metrics(run) if line["step"] in (7, 8, 9))
+
+
+# -- doors ---------------------------------------------------------------------------------------
+
+
+def test_data_that_the_embedding_has_no_rows_for_is_refused(run: Path, tiny: Recipe) -> None:
+    recipe = replace(tiny, data=replace(tiny.data, kind="pointer", states=5))
+    with pytest.raises(ConfigError, match=r"5 token ids.*vocab_size is 2"):
+        train(recipe, run)
+    assert not run.exists()
+
+
+def test_a_device_that_is_not_here_is_refused(run: Path, tiny: Recipe) -> None:
+    for name in ("nonsense", "cuda:97"):
+        with pytest.raises(ConfigError, match=f"device '{name}'"):
+            train(replace(tiny, device=name), run)
+    assert find_device("cpu") == torch.device("cpu")
+
+
+def test_training_on_a_source_of_ones_own(run: Path, tiny: Recipe, stand_in: Any) -> None:
+    source = build_sources(replace(tiny, seed=77)).train
+    parts = Parts(model=lambda r: stand_in(r.model), sources=lambda r: Sources(source))
+    assert train(tiny, run, parts=parts).status == "finished"
