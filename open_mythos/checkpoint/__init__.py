@@ -1,1 +1,1 @@
-"""Weights and configs on disk: safetensors and JSON, atomic, checksummed; and the old formats in."""
+"""Weights and configs on disk: safetensors and JSON, atomic, checksummed; old formats in."""

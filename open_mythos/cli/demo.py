@@ -4,13 +4,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from open_mythos.demo.plan import make_plan
 from open_mythos.demo.run import run_demo
 
 
 def run(*, out: Path, minutes: float, resume: bool, seed: int) -> int:
     """Run the demo; the exit code is 0 only if the report was written."""
     console = Console(stderr=True)
-    result = run_demo(out, minutes=minutes, resume=resume, seed=seed, console=console)
+    result = run_demo(out, make_plan(minutes, seed), resume=resume, console=console)
     if result.report is None:
         console.print(f"{result.status}; run it again to go on where it is", highlight=False)
         return 1

@@ -79,7 +79,7 @@ def demo(
     """Train on text and on a task that needs depth, sweep the loops, write a report."""
     from open_mythos.cli.demo import run
 
-    run(out=out, minutes=minutes, resume=resume, seed=seed)
+    raise typer.Exit(run(out=out, minutes=minutes, resume=resume, seed=seed))
 
 
 @app.command()

@@ -1,16 +1,17 @@
 """What the demo measures on its trained models, as records that survive in JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 
+from open_mythos.data.batch import Batch
 from open_mythos.data.tasks import PointerChase
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
-from open_mythos.demo.plan import PROMPT, SAMPLE_LOOPS, SAMPLE_TOKENS, TEXT_LOOPS
+from open_mythos.demo.plan import Plan
 from open_mythos.eval.accuracy import accuracy, task_batches
 from open_mythos.eval.halting import LoopUse, loop_use
 from open_mythos.eval.loop_curve import DepthMap, LoopCurve, depth_map, sweep
@@ -18,8 +19,7 @@ from open_mythos.eval.perplexity import score
 from open_mythos.model.mythos import OpenMythos
 
 
-TEXT_BATCHES = 10  # of 16 windows of 128: 20,480 targets
-TASK_BATCHES = 2
+PROMPT = "HAMLET:\n"
 
 
 @dataclass(frozen=True)
@@ -72,43 +72,45 @@ class TaskResult:
 
 
 def measure_text(
-    model: OpenMythos, windows: TokenWindows, tokenizer: Tokenizer, trained: int, seed: int
+    model: OpenMythos, windows: TokenWindows, tokenizer: Tokenizer, plan: Plan
 ) -> TextResult:
     """Sweep the loops over held-out text, and write at several depths from one prompt and seed."""
 
-    def batches() -> Any:
-        return islice(windows.evaluation_batches(), TEXT_BATCHES)
+    def batches(count: int) -> Iterator[Batch]:
+        return islice(windows.evaluation_batches(), count)
 
-    curve = sweep(model, TEXT_LOOPS, lambda m, n: score(m, batches(), n), name="held-out text")
+    curve = sweep(
+        model,
+        plan.text_loops,
+        lambda m, n: score(m, batches(plan.text_batches), n),
+        name="held-out text",
+    )
     prompt = torch.tensor([tokenizer.encode(PROMPT)])
     samples = []
-    for n_loops in SAMPLE_LOOPS:
+    for n_loops in plan.sample_loops:
         written = model.generate(
             prompt,
-            SAMPLE_TOKENS,
+            plan.sample_tokens,
             n_loops,
             temperature=0.8,
             top_k=40,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(plan.seed),
         )
         samples.append((n_loops, tokenizer.decode(written[0].tolist())))
-    return TextResult(curve, tuple(samples), loop_use(model, islice(batches(), 2), trained))
+    use = loop_use(model, batches(2), plan.trained_loops)
+    return TextResult(curve, tuple(samples), use)
 
 
-def measure_task(
-    model: OpenMythos, task: PointerChase, hops: Sequence[int], loops: Sequence[int]
-) -> TaskResult:
+def measure_task(model: OpenMythos, task: PointerChase, plan: Plan) -> TaskResult:
     """Accuracy at every depth: with loops to match, with the trained number, with all others."""
-    trained = task.max_hops * task.loops_per_hop
-    deeper = [
-        (k, accuracy(model, task, k, k * task.loops_per_hop, batches=TASK_BATCHES).accuracy)
-        for k in hops
-    ]
-    stopped = [
-        (k, accuracy(model, task, k, min(k * task.loops_per_hop, trained), batches=1).accuracy)
-        for k in hops
-    ]
-    few = [k for k in hops if k <= 4 * task.max_hops]
-    uses = {k: loop_use(model, task_batches(task, k, 1), max(loops)) for k in few}
-    heat = depth_map(model, task, few, loops, batches=1, name="pointer chasing")
+    per_hop, trained = task.loops_per_hop, task.max_hops * task.loops_per_hop
+
+    def share(hops: int, loops: int) -> float:
+        return accuracy(model, task, hops, loops, batches=plan.task_batches).accuracy
+
+    deeper = [(k, share(k, k * per_hop)) for k in plan.hops]
+    stopped = [(k, share(k, min(k * per_hop, trained))) for k in plan.hops]
+    rows = [k for k in plan.hops if k * per_hop <= max(plan.heat_loops)]
+    uses = {k: loop_use(model, task_batches(task, k, 1), max(plan.heat_loops)) for k in rows}
+    heat = depth_map(model, task, rows, plan.heat_loops, batches=1, name="pointer chasing")
     return TaskResult(task.chance, tuple(deeper), tuple(stopped), heat, uses)

@@ -11,7 +11,7 @@ from open_mythos.checkpoint.files import write_json, write_text
 from open_mythos.data.tasks import PointerChase
 from open_mythos.data.windows import TokenWindows
 from open_mythos.demo.measure import TaskResult, TextResult, measure_task, measure_text
-from open_mythos.demo.plan import Plan, make_plan
+from open_mythos.demo.plan import SEED_DESIGN, TASK, TEXT, Plan
 from open_mythos.demo.story import figures, findings, read_metrics, report
 from open_mythos.eval.evaluators import standard_evaluators
 from open_mythos.model.mythos import OpenMythos
@@ -20,9 +20,6 @@ from open_mythos.train.checkpoints import RunFolder
 from open_mythos.train.console import ConsoleSink
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.trainer import Parts, TrainResult, train
-
-
-TASKS = ("task", "task-seed-design")
 
 
 @dataclass(frozen=True)
@@ -43,20 +40,18 @@ class DemoResult:
 
 
 def run_demo(
-    out: Path, *, minutes: float, resume: bool, seed: int, console: Console | None = None
+    out: Path, plan: Plan, *, resume: bool = True, console: Console | None = None
 ) -> DemoResult:
     """Run what is not done yet, and write results.json, figures and report.html to `out`.
 
     Args:
         out: Folder of the demo; one run folder for each training.
-        minutes: Time to spend, roughly; a training that would pass its share is cut short.
+        plan: What to train and measure.
         resume: Go on with what is in `out`, or start over.
-        seed: Of weights and data.
         console: Where progress goes.
     """
     began = time.perf_counter()
     console = console or Console(stderr=True)
-    plan = make_plan(minutes, seed)
     trained: dict[str, TrainResult] = {}
     sources: dict[str, Sources] = {}
     for name in plan.recipes:
@@ -65,8 +60,8 @@ def run_demo(
         if trained[name].status in ("stopped", "diverged"):
             return DemoResult(trained[name].status, None, {}, time.perf_counter() - began)
     console.print("sweeping the loops of all three ...", highlight=False)
-    text = _text(trained["text"], sources["text"], plan, seed)
-    tasks = {name: _task(trained[name], sources[name], plan) for name in TASKS}
+    text = _text(trained[TEXT], sources[TEXT], plan)
+    tasks = {name: _task(trained[name], sources[name], plan) for name in (TASK, SEED_DESIGN)}
     runs = {name: read_metrics(RunFolder(out / name).metrics_file) for name in plan.recipes}
     drawn = figures(text, tasks, runs, plan)
     save_figures(drawn, out / "figures")
@@ -100,18 +95,12 @@ def _train(
     )
 
 
-def _text(result: TrainResult, sources: Sources, plan: Plan, seed: int) -> TextResult:
+def _text(result: TrainResult, sources: Sources, plan: Plan) -> TextResult:
     assert sources.tokenizer is not None
-    return measure_text(
-        cast("OpenMythos", result.model),
-        cast("TokenWindows", sources.evaluation),
-        sources.tokenizer,
-        round(plan.recipes["text"].depth.mean),
-        seed,
-    )
+    windows = cast("TokenWindows", sources.evaluation)
+    return measure_text(cast("OpenMythos", result.model), windows, sources.tokenizer, plan)
 
 
 def _task(result: TrainResult, sources: Sources, plan: Plan) -> TaskResult:
     task = cast("PointerChase", sources.evaluation)
-    loops = [k * task.loops_per_hop for k in plan.hops if k <= 4 * task.max_hops]
-    return measure_task(cast("OpenMythos", result.model), task, plan.hops, loops)
+    return measure_task(cast("OpenMythos", result.model), task, plan)

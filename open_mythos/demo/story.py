@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from open_mythos.demo.measure import TaskResult, TextResult
-from open_mythos.demo.plan import Plan
+from open_mythos.demo.plan import SEED_DESIGN, TASK, TEXT, Plan
 from open_mythos.report.figures import (
     Metrics,
     curve_figure,
@@ -49,7 +49,7 @@ def solved_hops(result: TaskResult) -> int:
 
 def findings(text: TextResult, tasks: Mapping[str, TaskResult], plan: Plan) -> dict[str, Any]:
     """The demo's numbers in short, for the console and for programs."""
-    most = plan.recipes["task"].data.max_hops
+    most = plan.trained_hops
     first, best = text.curve.points[0], text.curve.best
     return {
         "trained_hops": most,
@@ -67,9 +67,9 @@ def figures(
     plan: Plan,
 ) -> dict[str, Figure]:
     """Every picture of the report, by name."""
-    most = plan.recipes["task"].data.max_hops
-    ours, seed = tasks["task"], tasks["task-seed-design"]
-    chase = {OURS: runs["task"], SEED: runs["task-seed-design"]}
+    most = plan.trained_hops
+    ours, seed = tasks[TASK], tasks[SEED_DESIGN]
+    chase = {OURS: runs[TASK], SEED: runs[SEED_DESIGN]}
     return {
         "task-depth": marks_figure(
             {
@@ -87,10 +87,10 @@ def figures(
         "task-halting": halting_figure(seed.uses),
         "task-accuracy": training_figure(chase, "accuracy", "accuracy"),
         "task-level": training_figure(chase, "level", "hardest hops so far"),
-        "text-loss": training_figure({"text": runs["text"]}, "loss", "loss (nats per token)"),
-        "text-loops": curve_figure(text.curve, round(plan.recipes["text"].depth.mean)),
+        "text-loss": training_figure({TEXT: runs[TEXT]}, "loss", "loss (nats per token)"),
+        "text-loops": curve_figure(text.curve, plan.trained_loops),
         "text-experts": experts_figure(text.use),
-        "rho": radius_figure({**chase, "text": runs["text"]}),
+        "rho": radius_figure({**chase, TEXT: runs[TEXT]}),
     }
 
 
@@ -117,8 +117,8 @@ def report(
 def _task_section(
     tasks: Mapping[str, TaskResult], plan: Plan, drawn: Mapping[str, Figure]
 ) -> Section:
-    data = plan.recipes["task"].data
-    ours, seed = tasks["task"], tasks["task-seed-design"]
+    data = plan.recipes[TASK].data
+    ours, seed = tasks[TASK], tasks[SEED_DESIGN]
     rows = [["hops = loops", OURS, "stopped at the trained loops", SEED]]
     rows += [
         [str(k), f"{a:.3f}", f"{s:.3f}", f"{b:.3f}"]
@@ -155,8 +155,8 @@ def _task_section(
 def _seed_section(
     tasks: Mapping[str, TaskResult], plan: Plan, drawn: Mapping[str, Figure]
 ) -> Section:
-    most = plan.recipes["task"].data.max_hops
-    reached = solved_hops(tasks["task-seed-design"])
+    most = plan.trained_hops
+    reached = solved_hops(tasks[SEED_DESIGN])
     return Section(
         "The same task, the seed design",
         [

@@ -23,7 +23,7 @@ def shape(config: OptimConfig, step: int, steps: int) -> float:
     last = steps - 1
     start = config.warmup_steps
     if config.schedule == "wsd":
-        start = max(start, last - round(config.decay_fraction * steps))
+        start = max(start, last - max(1, round(config.decay_fraction * steps)))
     done = min(max((step - start) / max(last - start, 1), 0.0), 1.0)
     fall = (1.0 - math.cos(math.pi * done)) / 2.0 if config.schedule == "cosine" else done
     return 1.0 - (1.0 - config.final_ratio) * fall

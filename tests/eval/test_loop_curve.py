@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
 from open_mythos.data.batch import Batch
@@ -59,6 +59,7 @@ def test_of_equal_scores_the_fewest_loops_are_best() -> None:
     assert curve.best.n_loops == 1
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(
         st.tuples(st.integers(1, 99), st.floats(0, 50), st.floats(0, 1), st.integers(1, 10**9)),

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError
 from open_mythos.eval.perplexity import Score, score
 from open_mythos.model.mythos import OpenMythos
-import itertools
 
 
 class Bigram(nn.Module):
@@ -32,7 +32,7 @@ class Bigram(nn.Module):
 
 def by_hand(model: Bigram, tokens: list[int]) -> tuple[float, int]:
     logs = model.table.weight.detach().double().log_softmax(-1)
-    pairs = list(itertools.pairwise(tokens))
+    pairs = list(pairwise(tokens))
     best = model.table.weight.argmax(-1)
     return sum(-float(logs[a, b]) for a, b in pairs), sum(int(best[a]) == b for a, b in pairs)
 

@@ -49,8 +49,7 @@ def check(model: OpenMythos, slow: Any, n_loops: int, split: list[int]) -> None:
         close(torch.cat(parts, dim=1), logits)
 
 
-@pytest.mark.parametrize("split", [[1], [5], [3, 1, 1], [1, 2, 2]])
-@pytest.mark.parametrize("threshold", [0.55, 0.9])
+@pytest.mark.parametrize(("split", "threshold"), [([2, 1, 1], 0.55), ([1, 2], 0.9)])
 def test_every_attention_readout_halted_and_injection(
     any_config: MythosConfig, split: list[int], threshold: float, build: Build, slow: Any
 ) -> None:

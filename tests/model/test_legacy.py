@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from collections.abc import Callable
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,13 @@ from open_mythos.model.legacy import load_legacy
 from open_mythos.model.mythos import OpenMythos
 
 
+FIELDS_05 = """
+    vocab_size dim n_heads n_kv_heads max_seq_len max_loop_iters prelude_layers coda_layers
+    attn_type kv_lora_rank q_lora_rank qk_rope_head_dim qk_nope_head_dim v_head_dim n_experts
+    n_shared_experts n_experts_per_tok expert_dim act_threshold rope_theta lora_rank
+    max_output_tokens dropout
+"""
 Old = tuple[dict[str, Tensor], MythosConfig, Tensor, Tensor]
-Config = Callable[..., MythosConfig]
 
 
 @pytest.fixture
@@ -45,18 +49,12 @@ def agrees(model: Any, ids: Tensor, logits: Tensor) -> bool:
 
 def pickled_config(cfg: MythosConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An instance of a class that pickles as 0.5.0's, with its fields and no other."""
-    values = {k: v for k, v in cfg.to_dict().items() if k in FIELDS_05}
-    old_class = make_dataclass("MythosConfig", list(values), module="open_mythos.main")
+    values = {k: v for k, v in cfg.to_dict().items() if k in FIELDS_05.split()}
+    old_class = make_dataclass(
+        "MythosConfig", list(values), namespace={"__module__": "open_mythos.main"}
+    )
     monkeypatch.setattr(open_mythos.main, "MythosConfig", old_class)
     return old_class(**values)
-
-
-FIELDS_05 = (
-    "vocab_size dim n_heads n_kv_heads max_seq_len max_loop_iters prelude_layers coda_layers "
-    "attn_type kv_lora_rank q_lora_rank qk_rope_head_dim qk_nope_head_dim v_head_dim n_experts "
-    "n_shared_experts n_experts_per_tok expert_dim act_threshold rope_theta lora_rank "
-    "max_output_tokens dropout"
-).split(" ")
 
 
 def test_a_bare_state_dict_needs_a_config(old: Old, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-from hypothesis import given, strategies as st
+from itertools import pairwise
+
+from hypothesis import given, settings, strategies as st
 
 from open_mythos.train.curriculum import Progress, advance, start
 from open_mythos.train.recipe import CurriculumConfig
-import itertools
 
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
@@ -15,6 +16,7 @@ def walk(config: CurriculumConfig, accuracies: list[float], top: int) -> list[Pr
     return seen
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     accuracies=ACCURACIES,
     top=st.integers(1, 5),
@@ -27,7 +29,7 @@ def test_levels_rise_one_at_a_time_never_early_and_never_past_the_top(
 ) -> None:
     config = CurriculumConfig(threshold=threshold, momentum=momentum, min_steps=wait)
     seen = walk(config, accuracies, top)
-    for before, after in itertools.pairwise(seen):
+    for before, after in pairwise(seen):
         assert after.level - before.level in (0, 1)
         assert after.level <= top
         if after.level > before.level:

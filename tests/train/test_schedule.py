@@ -1,16 +1,17 @@
 import math
+from itertools import pairwise
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from open_mythos.train.recipe import OptimConfig
 from open_mythos.train.schedule import learning_rate
-import itertools
 
 
 KINDS = ["cosine", "wsd", "linear", "constant"]
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
     warmup=st.integers(0, 30),
@@ -31,10 +32,10 @@ def test_up_to_the_peak_then_never_up_again_and_down_to_the_floor(
     )
     rates = [learning_rate(config, step, steps) for step in range(steps)]
     rise, fall = rates[:warmup], rates[warmup:]
-    assert all(0 < a < b for a, b in itertools.pairwise(rise))
+    assert all(0 < a < b for a, b in pairwise(rise))
     assert max(rates) == pytest.approx(0.3)
     assert fall[0] == pytest.approx(0.3) or (kind == "wsd" and steps * fraction >= more - 1)
-    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(fall))
+    assert all(a >= b - 1e-12 for a, b in pairwise(fall))
     assert rates[-1] == pytest.approx(0.3 if kind == "constant" else 0.3 * ratio)
     assert learning_rate(config, steps + 50, steps) == pytest.approx(rates[-1])
 

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from open_mythos.cli.opening import open_checkpoint
+from open_mythos.errors import CheckpointError, InputError
+
+
+def test_a_run_folder_its_checkpoint_and_an_exported_copy_are_one_model(
+    text_run: Path, tmp_path: Path
+) -> None:
+    run = open_checkpoint(text_run)
+    direct = open_checkpoint(run.folder)
+    run.model.save_pretrained(tmp_path / "copy")
+    copy = open_checkpoint(tmp_path / "copy")
+    ids = torch.randint(0, run.model.cfg.vocab_size, (2, 5))
+    expected = run.model(ids)
+    assert torch.equal(direct.model(ids), expected)
+    assert torch.equal(copy.model(ids), expected)
+    assert run.recipe is not None
+    assert direct.recipe == run.recipe
+    assert copy.recipe is None
+
+
+def test_a_task_model_says_that_it_has_no_tokenizer(task_run: Path) -> None:
+    opened = open_checkpoint(task_run)
+    with pytest.raises(InputError, match="no tokenizer"):
+        _ = opened.tokenizer
+
+
+def test_a_path_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        open_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError):
+        open_checkpoint(tmp_path)
+    old = tmp_path / "model.pt"
+    old.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="convert"):
+        open_checkpoint(old)

@@ -1,0 +1,55 @@
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from open_mythos.eval.halting import LoopUse
+from open_mythos.eval.loop_curve import DepthMap, LoopCurve, LoopPoint
+from open_mythos.report import figures as draw
+
+
+METRICS = [
+    *({"kind": "step", "step": s, "loss": 1.0 / s, "rho_a": 0.1, "level": 1} for s in range(1, 9)),
+    {"kind": "eval", "step": 8, "values": {}},
+]
+USE = LoopUse(2, 10, (0.25, 1.0), 1.75, (1.0, 2.0), ((0.5, 0.5), (0.1, 0.9)))
+
+
+def test_smoothing_keeps_a_constant_and_starts_without_bias() -> None:
+    assert draw.smooth([3.0] * 5) == pytest.approx([3.0] * 5)
+    assert draw.smooth([7.0, 1.0])[0] == 7.0
+    rising = draw.smooth([float(i) for i in range(50)])
+    assert all(a < b < i + 1 for i, (a, b) in enumerate(pairwise(rising)))
+
+
+def test_lines_show_the_given_points() -> None:
+    lines = {"a": [(1, 0.5), (8, 0.9)], "b": [(1, 0.4), (8, 0.1)]}
+    axes = draw.marks_figure(lines, 4, "loops", "accuracy", chance=0.25).axes[0]
+    shown = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert list(shown["a"]) == [0.5, 0.9]
+    assert list(shown["b"]) == [0.4, 0.1]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "8"]
+
+
+def test_heat_maps_show_the_given_cells() -> None:
+    found = DepthMap("x", (1, 2), (1, 4), ((0.9, 0.8), (0.2, 0.7)), 5)
+    image = draw.depth_figure(found).axes[0].images[0]
+    assert image.get_array().tolist() == [[0.9, 0.8], [0.2, 0.7]]
+    assert draw.experts_figure(USE).axes[0].images[0].get_array().tolist()[1] == [0.1, 0.9]
+    halting = draw.halting_figure({3: USE}).axes[0].images[0]
+    assert halting.get_array().tolist() == [[0.25, 1.0]]
+
+
+def test_curves_plot_perplexity(tmp_path: Path) -> None:
+    curve = LoopCurve("text", (LoopPoint(1, 2.0, 0.3, 9), LoopPoint(4, 1.5, 0.4, 9)))
+    figure = draw.curve_figure(curve, 4)
+    shown = figure.axes[0].lines[0].get_ydata()
+    assert list(shown) == pytest.approx([p.perplexity for p in curve.points])
+    others = {
+        "loss": draw.training_figure({"run": METRICS}, "loss", "loss"),
+        "rho": draw.radius_figure({"run": METRICS}),
+        "curve": figure,
+    }
+    draw.save_figures(others, tmp_path / "figures")
+    for name in others:
+        assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
