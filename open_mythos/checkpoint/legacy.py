@@ -1,7 +1,10 @@
 """Files of open-mythos 0.5.0: safe reading, and its parameter names mapped to today's."""
 
 import re
+import struct
 import sys
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -50,24 +53,32 @@ def read_legacy(path: Path, *, trusted: bool = False) -> dict[str, Any]:
         type(np.dtype("uint32")),
     ]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old pickles, which these files are
             content = torch.load(path, map_location="cpu", weights_only=not trusted)
     except UnpicklingError as error:
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        if trusted or not (blocked or zipfile.is_zipfile(path)):
+            raise _unreadable(path, error) from error
+        name = blocked.group(1).strip("`") if blocked else "of an unknown kind"
         raise CheckpointError(
-            f"{path} holds pickled code, which could run anything: {_first_line(error)}; "
+            f"{path} holds pickled code ({name}), which could run anything; "
             "if you trust its author, say trusted=True (--trusted)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read; it is truncated or no torch file: {_first_line(error)}"
-        ) from error
+    except (
+        RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError, struct.error,
+    ) as error:  # fmt: skip
+        raise _unreadable(path, error) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be read ({type(error).__name__}): it is truncated, damaged, or no file of "
+        "open-mythos 0.5.0; use another copy"
+    )
 
 
 def split_legacy(content: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], object | None]:
@@ -93,7 +104,19 @@ def modernise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Today's names and layouts for the weights of open-mythos 0.5.0.
 
     Maps that share an input are stacked, experts too; the rotary tables are dropped.
+
+    Raises:
+        CheckpointError: If a weight is missing.
     """
+    try:
+        return _modernise(state)
+    except KeyError as error:
+        raise CheckpointError(
+            f"the old checkpoint lacks {error.args[0]!r}; it is not whole, use another copy"
+        ) from error
+
+
+def _modernise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rest = {k: v for k, v in state.items() if k not in TABLES}
     out: dict[str, Tensor] = {}
     for attn in _owners(rest, r"(.*\.attn)\.wo\.weight"):
@@ -124,10 +147,7 @@ def _owners(state: Mapping[str, Tensor], pattern: str) -> list[str]:
 
 
 def _stack_rows(rest: dict[str, Tensor], owner: str, names: tuple[str, ...]) -> Tensor:
-    try:
-        return torch.cat([rest.pop(f"{owner}.{name}.weight") for name in names])
-    except KeyError as error:
-        raise CheckpointError(f"the old checkpoint lacks {error.args[0]!r}") from error
+    return torch.cat([rest.pop(f"{owner}.{name}.weight") for name in names])
 
 
 def _stack_experts(rest: dict[str, Tensor], owner: str) -> tuple[Tensor, Tensor]:
@@ -138,3 +158,11 @@ def _stack_experts(rest: dict[str, Tensor], owner: str) -> tuple[Tensor, Tensor]
         torch.cat((rest.pop(f"{e}.gate.weight"), rest.pop(f"{e}.up.weight"))).t() for e in experts
     ]
     return torch.stack(gate_up), torch.stack([rest.pop(f"{e}.down.weight").t() for e in experts])
+
+
+def dense_hidden(state: Mapping[str, Tensor]) -> int | None:
+    """The hidden width of the dense blocks in a state dict, today's or 0.5.0's; None without."""
+    for block in ("prelude.0", "coda.0"):
+        if f"{block}.ffn.down.weight" in state:
+            return state[f"{block}.ffn.down.weight"].shape[1]
+    return None

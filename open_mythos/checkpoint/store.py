@@ -88,7 +88,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(str(target), framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Cloned: views into the file lie at odd addresses, where other kernels run, and the
+            # same weights would give logits that differ in the last bit.
+            names = file.keys()
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{target} is no safetensors file, or is truncated ({error}); "

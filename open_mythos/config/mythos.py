@@ -64,6 +64,8 @@ class MythosConfig:
         loop_lora: Whether the block output gets a per-loop low-rank correction.
         init_std: Standard deviation of every Linear and Embedding at the start.
         embed_init_std: The embedding's own start; None is init_std.
+        last_norm_init: Start of the last norm's weight, which scales the first logits;
+            1 / sqrt(dim) goes with an embedding of unit variance.
     """
 
     vocab_size: int = 32000
@@ -100,6 +102,7 @@ class MythosConfig:
     loop_lora: bool = True
     init_std: float = 0.02
     embed_init_std: float | None = None
+    last_norm_init: float = 1.0
 
     def __post_init__(self) -> None:
         self.validate()
@@ -220,7 +223,7 @@ class MythosConfig:
             raise ConfigError(f"lti_decay is {self.lti_decay}; it must lie strictly inside (0, 1)")
         if self.rope_theta <= 0.0:
             raise ConfigError(f"rope_theta is {self.rope_theta}; it must be positive")
-        for name in ("init_std", "embed_init_std", "loop_index_scale"):
+        for name in ("init_std", "embed_init_std", "loop_index_scale", "last_norm_init"):
             value = getattr(self, name)
             if value is not None and value < 0.0:
                 raise ConfigError(f"{name} is {value}; it must not be negative")

@@ -22,11 +22,13 @@ class Batch:
         targets: (B, S) int64; the token wanted at each position, already shifted where the task
             is next-token prediction, IGNORE where nothing is scored.
         n_loops: Loops that the task asks for, or None where the depth sampler decides.
+        level: Difficulty of these rows where a curriculum mixes several; 0 where it does not.
     """
 
     ids: Tensor
     targets: Tensor
     n_loops: int | None = None
+    level: int = 0
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.targets.shape:

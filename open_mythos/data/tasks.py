@@ -1,6 +1,6 @@
 """Tasks whose difficulty is one number and whose answers are exact: PointerChase, PrefixParity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,6 +13,7 @@ from open_mythos.errors import InputError, did_you_mean
 
 
 Layout = Literal["pairs", "joint"]
+Maps = Literal["random", "permutation", "cycle"]
 Ids = npt.NDArray[np.int64]
 
 
@@ -32,7 +33,9 @@ class PointerChase:
 
     Under a uniform random map the image shrinks with k (f is rarely onto), so a model that only
     spots the states still reachable beats `chance` at many hops. A permutation keeps the answers
-    uniform at every depth: take it for claims about depth.
+    uniform at every depth, though two depths often share their answer. On a single cycle f^j(x) and
+    f^k(x) differ unless S divides j - k, so that stopping at another depth is always wrong; with
+    a prime S every power of f is a single cycle again.
 
     Attributes:
         states: S, size of the set that f maps to itself.
@@ -42,7 +45,7 @@ class PointerChase:
         seed: Fixes, with the step, every training batch.
         max_hops: Hardest k in training.
         layout: See above.
-        permutation: Whether f is one-to-one.
+        maps: What f is: any map ("random"), one-to-one ("permutation"), or a single "cycle".
         loops_per_hop: Loops granted per hop while training.
     """
 
@@ -52,7 +55,7 @@ class PointerChase:
     seed: int = 0
     max_hops: int = 8
     layout: Layout = "pairs"
-    permutation: bool = False
+    maps: Maps = "random"
     loops_per_hop: int = 1
 
     def __post_init__(self) -> None:
@@ -60,10 +63,10 @@ class PointerChase:
         for name in ("queries", "batch_size", "max_hops", "loops_per_hop"):
             require_whole(name, getattr(self, name))
         require_whole("seed", self.seed, least=0)
-        if self.layout not in get_args(Layout):
-            raise InputError(
-                f"layout is {self.layout!r}; {did_you_mean(str(self.layout), get_args(Layout))}"
-            )
+        for name, known in (("layout", get_args(Layout)), ("maps", get_args(Maps))):
+            value = getattr(self, name)
+            if value not in known:
+                raise InputError(f"{name} is {value!r}; {did_you_mean(str(value), known)}")
 
     @property
     def vocab_size(self) -> int:
@@ -91,15 +94,20 @@ class PointerChase:
         return 1.0 / self.states
 
     def batch(self, step: int, level: int = 0) -> Batch:
-        """Training rows with k drawn uniformly from 1 .. level (0: max_hops).
+        """Training rows: half of the batches have k = level (0: max_hops), the rest no more.
+
+        A level is new to the model when it is reached, hence its half; the rest is drawn uniformly
+        from 1 .. level.
 
         Raises:
             InputError: When step is negative or level lies outside [0, max_hops].
         """
         require_level(level, self.max_level)
         draw = stream(self.seed, Purpose.TRAINING, step)
-        hops = int(draw.integers(1, (level or self.max_hops) + 1))
-        return self._rows(draw, hops, n_loops=hops * self.loops_per_hop)
+        top = level or self.max_hops
+        hops = top if draw.random() < 0.5 else int(draw.integers(1, top + 1))
+        rows = self._rows(draw, hops, n_loops=hops * self.loops_per_hop)
+        return replace(rows, level=hops)
 
     def evaluation_batch(self, hops: int, seed: int = 0) -> Batch:
         """Held-out rows at a chosen depth, max_hops and beyond; the caller picks the loops.
@@ -113,13 +121,21 @@ class PointerChase:
         require_whole("hops", hops, least=0)
         return self._rows(stream(seed, Purpose.EVALUATION), hops, n_loops=None)
 
+    def _maps(self, draw: np.random.Generator, ordered: Ids) -> Ids:
+        """One map per row: f[row, x]."""
+        if self.maps == "random":
+            return draw.integers(self.states, size=ordered.shape)
+        shuffled = draw.permuted(ordered, axis=1)
+        if self.maps == "permutation":
+            return shuffled
+        f = np.empty_like(shuffled)
+        np.put_along_axis(f, shuffled, np.roll(shuffled, -1, axis=1), axis=1)
+        return f
+
     def _rows(self, draw: np.random.Generator, hops: int, n_loops: int | None) -> Batch:
         ordered: Ids = np.tile(np.arange(self.states, dtype=np.int64), (self.batch_size, 1))
         keys = draw.permuted(ordered, axis=1)
-        if self.permutation:
-            f = draw.permuted(ordered, axis=1)
-        else:
-            f = draw.integers(self.states, size=ordered.shape)
+        f = self._maps(draw, ordered)
         asked = draw.integers(self.states, size=(self.batch_size, self.queries))
         values = np.take_along_axis(f, keys, axis=1)
         if self.layout == "joint":

@@ -64,11 +64,13 @@ def check_room(cfg: MythosConfig, prompt: int, stop: Stop) -> None:
     if prompt + new > cfg.max_seq_len:
         raise InputError(
             f"{prompt} prompt tokens and {new} new ones make {prompt + new}; the config's "
-            f"max_seq_len is {cfg.max_seq_len}"
+            f"max_seq_len is {cfg.max_seq_len}; shorten either, or build with a larger one"
         )
     eos = stop.eos_token_id
-    if eos is not None and not 0 <= eos < cfg.vocab_size:
-        raise InputError(f"eos_token_id is {eos}; token ids lie in 0 .. {cfg.vocab_size - 1}")
+    if eos is not None and (not isinstance(eos, int) or not 0 <= eos < cfg.vocab_size):
+        raise InputError(
+            f"eos_token_id is {eos!r}; it must be an int, and lie in 0 .. {cfg.vocab_size - 1}"
+        )
 
 
 def stream(

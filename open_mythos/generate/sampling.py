@@ -9,6 +9,9 @@ from torch import Tensor
 from open_mythos.errors import InputError
 
 
+LEAST_TEMPERATURE = 1e-20  # below this, float32 has no room for the quotient
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn; checked when made.
@@ -26,6 +29,10 @@ class Sampling:
     min_p: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "min_p"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise InputError(f"{name} is {value!r}; it must be a number")
         if not math.isfinite(self.temperature) or self.temperature < 0.0:
             raise InputError(
                 f"temperature is {self.temperature}; it must be finite and >= 0 (0 is greedy)"
@@ -73,7 +80,9 @@ def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
     """
     if sampling.temperature == 0.0:
         return logits.argmax(-1)
-    wide = logits.float() / sampling.temperature
+    # From the largest down, so that a tiny temperature ends in zeros and not in inf - inf.
+    below = logits.float() - logits.float().amax(-1, keepdim=True)
+    wide = below / max(sampling.temperature, LEAST_TEMPERATURE)
     if sampling.top_k:
         wide = keep_top_k(wide, sampling.top_k)
     if sampling.top_p < 1.0:

@@ -11,8 +11,8 @@ from open_mythos.ops.backend import traced
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def check_ids(ids: Tensor, cfg: MythosConfig) -> None:
-    """Refuse ids that are no batch of tokens of this vocabulary.
+def check_ids(ids: Tensor, cfg: MythosConfig) -> Tensor:
+    """The ids as int64; refuse what is no batch of tokens of this vocabulary.
 
     Values are read on the host for CPU tensors only: on a device that would stall every step,
     and the embedding's own device-side assertion covers it there.
@@ -43,6 +43,7 @@ def check_ids(ids: Tensor, cfg: MythosConfig) -> None:
                 f"token id {wrong} is outside 0 .. {cfg.vocab_size - 1}; the tokenizer and the "
                 f"model's vocab_size ({cfg.vocab_size}) do not match"
             )
+    return ids.long()
 
 
 def check_start(start_pos: int | None, past: int, *, cached: bool) -> int:
@@ -73,12 +74,17 @@ def check_span(start: int, length: int, cfg: MythosConfig) -> None:
     if start + length > cfg.max_seq_len:
         raise InputError(
             f"the sequence reaches position {start + length}, the config's max_seq_len is "
-            f"{cfg.max_seq_len}"
+            f"{cfg.max_seq_len}; use a shorter input, or build with a larger max_seq_len"
         )
 
 
 def real_keys(
-    attention_mask: Tensor | None, remembered: Tensor | None, ids: Tensor, past: int
+    attention_mask: Tensor | None,
+    remembered: Tensor | None,
+    ids: Tensor,
+    past: int,
+    *,
+    cached: bool = False,
 ) -> Tensor | None:
     """Which of all keys, cached and new, are real: (B, past + T) boolean; None: all of them.
 
@@ -87,6 +93,7 @@ def real_keys(
         remembered: (B, past) from earlier calls; None: all real.
         ids: (B, T).
         past: Cached positions.
+        cached: Whether more may follow; a row's first chunk may then be nothing but padding.
 
     Raises:
         InputError: On another shape, or a row without a real key.
@@ -96,6 +103,11 @@ def real_keys(
         if remembered is None:
             return None
         return torch.cat((remembered, remembered.new_ones(batch, length)), dim=1)
+    if not isinstance(attention_mask, Tensor):
+        raise InputError(
+            f"attention_mask must be a tensor ({batch}, {length}), not "
+            f"{type(attention_mask).__name__}"
+        )
     if attention_mask.dim() != 2 or attention_mask.shape[0] != batch:
         raise InputError(
             f"attention_mask has shape {tuple(attention_mask.shape)}; with ids {tuple(ids.shape)} "
@@ -108,10 +120,13 @@ def real_keys(
     if valid.shape[1] != past + length:
         raise InputError(
             f"attention_mask covers {valid.shape[1]} positions; there are {length} new and "
-            f"{past} cached ones"
+            f"{past} cached ones: it must cover the new ones, or all"
         )
-    if valid.device.type == "cpu" and not traced() and not bool(valid.any(dim=1).all()):
-        raise InputError("attention_mask has a row without a single real token")
+    watched = valid.device.type == "cpu" and not traced() and not cached
+    if watched and not bool(valid.any(dim=1).all()):
+        raise InputError(
+            "attention_mask has a row of zeros; every row must have a real token: leave it out"
+        )
     return valid
 
 

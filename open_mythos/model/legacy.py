@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from open_mythos.checkpoint.legacy import modernise, read_legacy, split_legacy
+from open_mythos.checkpoint.legacy import (
+    dense_hidden,
+    modernise,
+    read_legacy,
+    split_legacy,
+)
 from open_mythos.config.mythos import FIELDS, MythosConfig, Readout
 from open_mythos.errors import CheckpointError
 from open_mythos.model.mythos import OpenMythos
@@ -39,7 +42,9 @@ def load_legacy(
                 f"{path} is a bare state dict without a config; give load_legacy(path, cfg)"
             )
         cfg = _config(found)
-    changes: dict[str, Any] = {"readout": readout, "halted": "continue", **_widths(state)}
+    changes: dict[str, Any] = {"readout": readout, "halted": "continue"}
+    if (width := dense_hidden(state)) is not None:
+        changes["dense_hidden"] = width
     cfg = MythosConfig.from_dict({**cfg.to_dict(), **changes})
     return OpenMythos.from_state(cfg, modernise(state), source=str(path)).eval()
 
@@ -47,10 +52,3 @@ def load_legacy(
 def _config(found: object) -> MythosConfig:
     values = dict(found) if isinstance(found, dict) else vars(found)
     return MythosConfig.from_dict({k: v for k, v in values.items() if k in FIELDS})
-
-
-def _widths(state: dict[str, Tensor]) -> dict[str, int]:
-    for name in ("prelude.0.ffn.gate.weight", "coda.0.ffn.gate.weight"):
-        if name in state:
-            return {"dense_hidden": state[name].shape[0]}
-    return {}

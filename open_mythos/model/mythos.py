@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from open_mythos.checkpoint.legacy import is_legacy, modernise
+from open_mythos.checkpoint.legacy import dense_hidden, is_legacy, modernise
 from open_mythos.checkpoint.store import load_model, save_model
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CacheError, CheckpointError
@@ -55,6 +55,7 @@ class OpenMythos(nn.Module):
         initialise(self, cfg)
         std = cfg.init_std if cfg.embed_init_std is None else cfg.embed_init_std
         nn.init.normal_(self.embed.weight, std=std)
+        nn.init.constant_(self.norm.weight, cfg.last_norm_init)
         self.register_load_state_dict_pre_hook(_accept_legacy)  # type: ignore[no-untyped-call]
 
     # -- the pass --------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ class OpenMythos(nn.Module):
             InputError: If an argument cannot be answered for.
             CacheError: If the cache is full, foreign, or contradicted by the call.
         """
-        check_ids(ids, self.cfg)
+        ids = check_ids(ids, self.cfg)
         cache = self._open(kv_cache, ids)
         past = 0 if cache is None else cache.length
         start = check_start(start_pos, past, cached=cache is not None)
@@ -119,7 +120,8 @@ class OpenMythos(nn.Module):
         if n_loops is None and cache is not None:
             n_loops = cache.n_loops
         n_loops = check_loops(n_loops, self.cfg.max_loop_iters)
-        valid = real_keys(attention_mask, None if cache is None else cache.valid, ids, past)
+        known = None if cache is None else cache.valid
+        valid = real_keys(attention_mask, known, ids, past, cached=cache is not None)
         where = positions(position_ids, valid, start, ids, self.cfg)
         context = AttentionContext(
             rotary(where, self.cfg.rope_dim, self.cfg.rope_theta),
@@ -157,7 +159,7 @@ class OpenMythos(nn.Module):
             return None
         weight = self.embed.weight
         if isinstance(kv_cache, KVCache):
-            kv_cache.check(self.cfg, ids.shape[0], weight.device)
+            kv_cache.check(self.cfg, ids.shape[0], weight)
             return kv_cache
         if not isinstance(kv_cache, dict):
             raise CacheError(
@@ -210,12 +212,13 @@ class OpenMythos(nn.Module):
         Raises:
             InputError: If an argument is out of range or the model has no room.
         """
-        check_ids(ids, self.cfg)
+        kept = ids.dtype if ids.dtype == torch.int32 else torch.int64
+        ids = check_ids(ids, self.cfg)
         sampling = Sampling(temperature, top_k, top_p, min_p)
         stop = Stop(max_new_tokens, eos_token_id)
         with evaluating(self):
             tokens = stream(self, ids, stop, sampling, n_loops, generator, attention_mask)
-            return torch.cat((ids, *(t.unsqueeze(1).to(ids.dtype) for t in tokens)), dim=1)
+            return torch.cat((ids, *(t.unsqueeze(1) for t in tokens)), dim=1).to(kept)
 
     # -- router balance --------------------------------------------------------------------------
 
@@ -238,9 +241,8 @@ class OpenMythos(nn.Module):
 
     @torch.no_grad()
     def _count(self, trace: LoopTrace) -> None:
-        if self.training and not recomputing():
-            ffn = self.recurrent.block.ffn
-            assert isinstance(ffn, MoEFFN)
+        ffn = self.recurrent.block.ffn
+        if self.training and isinstance(ffn, MoEFFN) and not recomputing():
             ffn.load += trace.router_load.sum(dim=0)
 
     # -- files -----------------------------------------------------------------------------------
@@ -329,9 +331,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _accept_legacy(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+def _accept_legacy(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Let `load_state_dict` take a state dict of open-mythos 0.5.0 as it is."""
     if not prefix and is_legacy(state):
         modern = modernise(state)
+        assert isinstance(model, OpenMythos)
+        found, own = dense_hidden(modern), model.cfg.dense_width
+        if found is not None and found != own:
+            raise CheckpointError(
+                f"the old weights have dense blocks of width {found}, this model {own}; build it "
+                f"with MythosConfig(dense_hidden={found})"
+            )
         state.clear()
         state.update(modern)

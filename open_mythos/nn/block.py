@@ -79,6 +79,8 @@ class TransformerBlock(nn.Module):
         slot: LayerCache | None = None,
         frozen: Frozen | None = None,
         active: Tensor | None = None,
+        *,
+        dense: bool = False,
     ) -> tuple[Tensor, BlockTrace]:
         """One pass over (B, T, dim).
 
@@ -88,25 +90,26 @@ class TransformerBlock(nn.Module):
             slot: This layer's cache, extended but not committed.
             frozen: Positions whose keys and values stay as they were.
             active: (B, T) boolean; the experts skip other positions where they can.
+            dense: Let no position be skipped; the load counts the active ones all the same.
         """
         q, new = self.attn.project(self.attn_norm(x), context.rotary)
         if frozen is not None:
             new = frozen.hold(new)
         seen = new if slot is None else slot.extend(new)
         x = x + self.drop(self.attn.mix(q, seen, context))
-        y, load = self._feed(self.ffn_norm(x), active)
+        y, load = self._feed(self.ffn_norm(x), active, dense=dense)
         return x + self.drop(y), BlockTrace(new, load)
 
-    def _feed(self, x: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _feed(
+        self, x: Tensor, active: Tensor | None, *, dense: bool
+    ) -> tuple[Tensor, Tensor | None]:
         if not isinstance(self.ffn, MoEFFN):
-            dense: Tensor = self.ffn(x)
-            return dense, None
+            plain: Tensor = self.ffn(x)
+            return plain, None
         if patched(self.ffn):  # the eager dense path, so that whoever watches sees every position
-            with torch.no_grad():
-                load = self.ffn.route(x if active is None else x[active]).load
             watched: Tensor = self.ffn(x)
-            return watched, load
-        routed: tuple[Tensor, Tensor] = self.ffn.routed(x, active)
+            return watched, self.ffn.count(x if active is None else x[active])
+        routed: tuple[Tensor, Tensor] = self.ffn.routed(x, active, dense=dense)
         return routed
 
     def forward(

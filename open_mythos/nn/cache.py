@@ -64,6 +64,19 @@ class LayerCache:
                 seen[name] = store[:, :end]
         return seen
 
+    def check(self, like: Tensor) -> None:
+        """Refuse to serve tensors of another device or dtype than `like`.
+
+        Raises:
+            CacheError: Naming both.
+        """
+        for store in self.store.values():
+            if (store.device, store.dtype) != (like.device, like.dtype):
+                raise CacheError(
+                    f"this cache is {store.dtype} on {store.device}, the model {like.dtype} on "
+                    f"{like.device}; make a new one after moving the model"
+                )
+
     def advance(self, count: int) -> None:
         """Commit the `count` positions written last."""
         self.length += count
@@ -105,13 +118,14 @@ class KVCache:
                 config's max_seq_len.
         """
         if batch < 1 or capacity < 1:
-            raise CacheError(f"a cache needs batch and capacity >= 1, got {batch} and {capacity}")
+            raise CacheError(f"batch ({batch}) and capacity ({capacity}) must be >= 1")
         if capacity > cfg.max_seq_len:
             raise CacheError(
-                f"capacity is {capacity}, the model's max_seq_len is {cfg.max_seq_len}"
+                f"capacity is {capacity}, the model's max_seq_len is {cfg.max_seq_len}; ask for "
+                "less, or raise the field"
             )
         self.widths = cfg.cache_widths
-        self.layers = (cfg.prelude_layers, cfg.coda_layers)
+        self.shape = network_shape(cfg)
         self.batch, self.capacity, self.length = batch, capacity, 0
         self.device, self.dtype = device, dtype
         self.valid: Tensor | None = None
@@ -142,24 +156,26 @@ class KVCache:
                 "use a new cache, or the same number of loops"
             )
 
-    def check(self, cfg: MythosConfig, batch: int, device: torch.device) -> None:
+    def check(self, cfg: MythosConfig, batch: int, like: Tensor) -> None:
         """Refuse a cache that was made for something else.
 
         Raises:
             CacheError: Naming what differs.
         """
-        if self.widths != cfg.cache_widths or self.layers != (cfg.prelude_layers, cfg.coda_layers):
+        if self.shape != network_shape(cfg):
+            differs = {k: (v, network_shape(cfg)[k]) for k, v in self.shape.items()}
+            shown = {k: pair for k, pair in differs.items() if pair[0] != pair[1]}
             raise CacheError(
-                f"this cache belongs to another config: entries {self.widths} and "
-                f"(prelude, coda) {self.layers}, the model has {cfg.cache_widths} and "
-                f"{(cfg.prelude_layers, cfg.coda_layers)}"
+                f"this cache belongs to another config: (cache, model) differ in {shown}; "
+                "make one with model.new_cache(batch, capacity)"
             )
         if batch != self.batch:
-            raise CacheError(f"this cache holds {self.batch} rows, the input has {batch}")
-        held = next(self.slots())[1].store if any(True for _ in self.slots()) else {}
-        for tensor in held.values():
-            if tensor.device != device:
-                raise CacheError(f"this cache is on {tensor.device}, the input on {device}")
+            raise CacheError(
+                f"this cache holds {self.batch} rows, the input has {batch}; use a new cache, or "
+                "the same rows"
+            )
+        for _, slot in self.slots():
+            slot.check(like)
 
     def slots(self) -> Iterator[tuple[str, LayerCache]]:
         """Every layer's cache with the name it has in a dict cache."""
@@ -187,6 +203,7 @@ class KVCache:
         for _, slot in self.slots():
             slot.length = length
         self.length = length
+        self.valid = None if self.valid is None else self.valid[:, :length]
 
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` positions, doubling so that growth stays linear."""
@@ -205,3 +222,9 @@ class KVCache:
         return sum(
             t.numel() * t.element_size() for _, slot in self.slots() for t in slot.store.values()
         )
+
+
+def network_shape(cfg: MythosConfig) -> dict[str, object]:
+    """The config's fields that a cached number depends on, by name."""
+    fields = ("dim", "n_heads", "attn_type", "prelude_layers", "coda_layers", "rope_theta")
+    return {**{name: getattr(cfg, name) for name in fields}, "entries": cfg.cache_widths}

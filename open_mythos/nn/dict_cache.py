@@ -2,7 +2,8 @@
 
 A caller's dict gets one entry per layer and loop, `prelude_i`, `recurrent_loop_t`, `coda_i`, each
 a dict of tensors with the length in axis 1. The entries are views of a preallocated cache that
-they carry along; a dict whose tensors were replaced is read anew from the tensors.
+they carry along; a dict that was copied, or whose tensors were replaced, is read anew from them.
+Plain entries do not tell which positions are padding: give the whole attention_mask with them.
 """
 
 from collections.abc import MutableMapping
@@ -64,6 +65,7 @@ def open_dict(entries: DictCache, cfg: MythosConfig, batch: int, new: int, like:
     cache = _owner(entries)
     if cache is None:
         cache = _read(entries, cfg, batch, new, like)
+    cache.check(cfg, batch, like)
     needed = cache.length + new
     if needed > cache.capacity:
         cache.grow(min(_room(needed), cfg.max_seq_len))
@@ -80,8 +82,9 @@ def _owner(entries: DictCache) -> KVCache | None:
     owners = [e.owner for e in entries.values() if isinstance(e, LayerEntry) and e.intact()]
     if not owners or owners[0] is None or any(owner is not owners[0] for owner in owners):
         return None
-    expected = {key for key, _ in owners[0].slots()}
-    return owners[0] if len(owners) == len(entries) and expected == set(entries) else None
+    slots = dict(owners[0].slots())
+    same = set(slots) == set(entries) and all(e.slot is slots[k] for k, e in entries.items())
+    return owners[0] if same else None
 
 
 def _read(entries: DictCache, cfg: MythosConfig, batch: int, new: int, like: Tensor) -> KVCache:
@@ -95,19 +98,35 @@ def _read(entries: DictCache, cfg: MythosConfig, batch: int, new: int, like: Ten
     if not entries:
         return cache
     expected = {key for key, _ in cache.slots()}
-    if expected != set(entries):
-        odd = sorted(expected ^ set(entries))
-        raise CacheError(f"the kv_cache dict does not fit this model: check the entries {odd}")
+    if expected != set(entries) or not loops:
+        odd = sorted(expected ^ set(entries)) or ["recurrent_loop_0", "..."]
+        raise CacheError(
+            f"the kv_cache dict does not fit this model: check the entries {odd}, or give an "
+            "empty dict"
+        )
     for key, slot in cache.slots():
         _fill(slot, key, entries[key], batch)
     cache.advance(length)
+    known = [e.owner.valid for e in entries.values() if isinstance(e, LayerEntry) and e.owner]
+    if known and known[0] is not None:  # a branch of a padded cache
+        cache.mark(known[0], length)
     return cache
 
 
 def _length(entries: DictCache) -> int:
-    lengths = {t.shape[1] for entry in entries.values() for t in entry.values()}
+    lengths = set()
+    for key, entry in entries.items():
+        if not isinstance(entry, dict) or not all(isinstance(t, Tensor) for t in entry.values()):
+            raise CacheError(
+                f"kv_cache[{key!r}] is no dict of tensors; give an empty dict and let the model "
+                "fill it"
+            )
+        lengths |= {t.shape[1] if t.dim() > 1 else 0 for t in entry.values()}
     if len(lengths) > 1:
-        raise CacheError(f"the kv_cache dict holds entries of different lengths: {sorted(lengths)}")
+        raise CacheError(
+            f"the kv_cache dict holds entries of different lengths: {sorted(lengths)}; cut them "
+            "to one length, or give an empty dict"
+        )
     return lengths.pop() if lengths else 0
 
 
@@ -121,7 +140,8 @@ def _fill(slot: LayerCache, key: str, entry: Entries, batch: int) -> None:
             )
         if entry[name].shape[0] != batch:
             raise CacheError(
-                f"kv_cache[{key!r}] holds {entry[name].shape[0]} rows, the input has {batch}"
+                f"kv_cache[{key!r}] holds {entry[name].shape[0]} rows, the input has {batch}; "
+                "use a new dict, or the same rows"
             )
         store[:, : entry[name].shape[1]] = entry[name].detach()
 
@@ -147,7 +167,10 @@ def open_slot(
             slot.length = length
     held = next(iter(slot.store.values())).shape[0]
     if held != batch:
-        raise CacheError(f"kv_cache[{key!r}] holds {held} rows, the input has {batch}")
+        raise CacheError(
+            f"kv_cache[{key!r}] holds {held} rows, the input has {batch}; use a new dict"
+        )
+    slot.check(like)
     if slot.length + new > slot.capacity:
         slot.grow(_room(slot.length + new))
     return slot

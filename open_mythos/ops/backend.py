@@ -1,7 +1,6 @@
 """Which implementation runs: the rules in one place, explicit and printable."""
 
 from collections.abc import Mapping
-from functools import cache
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -17,12 +16,11 @@ ExpertsBackend = Literal["auto", "grouped", "loop", "dense", "reference"]
 
 # Rows of a 16-bit matrix must be multiples of 16 bytes for torch's grouped matmul.
 GROUPED_ALIGNMENT = 8
+# Experts up to which a compiled model runs all of them on all tokens rather than break its graph.
+FEW_EXPERTS = 8
 
 
-@cache
-def has_flash() -> bool:
-    """Whether the optional flash-attn package can be imported here."""
-    return find_spec("flash_attn") is not None
+HAS_FLASH = find_spec("flash_attn") is not None  # the optional flash-attn package
 
 
 def has_grouped() -> bool:
@@ -47,7 +45,7 @@ def attention_backend(q: Tensor, v: Tensor, mask: Tensor | None, wanted: Attenti
         known = get_args(AttentionBackend)
         raise InputError(f"attention backend is one of {known}, not {wanted!r}")
     fits = (
-        has_flash()
+        HAS_FLASH
         and q.is_cuda
         and q.dtype in (torch.float16, torch.bfloat16)
         and mask is None
@@ -64,12 +62,13 @@ def attention_backend(q: Tensor, v: Tensor, mask: Tensor | None, wanted: Attenti
     return wanted
 
 
-def experts_backend(x: Tensor, hidden: int, wanted: ExpertsBackend) -> str:
-    """The expert implementation for these tensors.
+def experts_backend(x: Tensor, count: int, hidden: int, wanted: ExpertsBackend) -> str:
+    """The implementation for tokens `x` (N, D) and `count` experts of width `hidden`.
 
     The grouped matmul is right for aligned bfloat16 only: float32 runs 2.5 times slower than the
-    loop on a CPU and does not compile, float64 is refused by torch. Under export nothing may
-    depend on the counts, so every expert runs on every token.
+    loop on a CPU and does not compile, float64 is refused by torch. The loop's shapes depend on
+    the counts: under export, and where few experts are compiled, every expert runs on every token
+    instead; with more of them a compiled model breaks its graph at the loop.
 
     Raises:
         InputError: If `wanted` is not a backend.
@@ -80,16 +79,17 @@ def experts_backend(x: Tensor, hidden: int, wanted: ExpertsBackend) -> str:
         return wanted
     if torch.compiler.is_exporting():
         return "dense"
+    few = count <= FEW_EXPERTS
     aligned = x.shape[-1] % GROUPED_ALIGNMENT == 0 and hidden % GROUPED_ALIGNMENT == 0
     if has_grouped() and x.dtype == torch.bfloat16 and aligned and x.shape[0] > 0:
         return "grouped"
-    return "loop"
+    return "dense" if traced() and few else "loop"
 
 
 def describe() -> Mapping[str, str]:
     """What would be used here, in words, for people and bug reports."""
     return {
         "torch": torch.__version__,
-        "attention": "flash-attn on 16-bit CUDA, else SDPA" if has_flash() else "SDPA",
+        "attention": "flash-attn on 16-bit CUDA, else SDPA" if HAS_FLASH else "SDPA",
         "experts": "grouped matmul in aligned bfloat16, else a loop" if has_grouped() else "a loop",
     }

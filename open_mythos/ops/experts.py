@@ -29,7 +29,7 @@ def run_experts(
     Returns:
         (N, D).
     """
-    chosen = experts_backend(x, down.shape[1], backend)
+    chosen = experts_backend(x, down.shape[0], down.shape[1], backend)
     if chosen == "reference":
         return experts_reference(x, ids, weights, gate_up, down)
     if chosen == "dense":

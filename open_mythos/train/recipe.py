@@ -10,6 +10,7 @@ from open_mythos.errors import ConfigError
 
 DataKind = Literal["text", "pointer", "parity"]
 Layout = Literal["pairs", "joint"]
+Maps = Literal["random", "permutation", "cycle"]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
@@ -31,7 +32,7 @@ class DataConfig:
         queries: Pointer: questions per sequence, each one scored.
         max_hops: Pointer: hops of the hardest batches.
         layout: Pointer: "pairs" (two tokens an entry of the map) or "joint" (one).
-        permutation: Pointer: whether the map is one-to-one.
+        maps: Pointer: "random", "permutation" (one-to-one) or "cycle" (a single one).
         loops_per_hop: Pointer: loops granted per hop while training.
         length: Parity: bits of the longest strings.
     """
@@ -46,7 +47,7 @@ class DataConfig:
     queries: int = 32
     max_hops: int = 8
     layout: Layout = "pairs"
-    permutation: bool = False
+    maps: Maps = "random"
     loops_per_hop: int = 1
     length: int = 24
 

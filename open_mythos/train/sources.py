@@ -54,7 +54,7 @@ def build_sources(recipe: Recipe) -> Sources:
             seed=recipe.seed,
             max_hops=data.max_hops,
             layout=data.layout,
-            permutation=data.permutation,
+            maps=data.maps,
             loops_per_hop=data.loops_per_hop,
         )
         return Sources(chase, chase)

@@ -51,7 +51,8 @@ def train_step(state: TrainState, source: BatchSource, recipe: Recipe) -> StepRe
     state.tokens += batch.ids.numel()
     state.skipped += skipped
     state.skipped_in_a_row = state.skipped_in_a_row + 1 if skipped else 0
-    state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
+    if batch.level in (0, level):  # easier rows say nothing of the level that is being learnt
+        state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
     return StepRecord(
         step=state.step,
         loss=loss,

@@ -1,11 +1,13 @@
 """The tasks against slow definitions written from their descriptions alone."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from open_mythos.data.batch import IGNORE, Batch, BatchSource
-from open_mythos.data.tasks import Layout, PointerChase, PrefixParity
+from open_mythos.data.tasks import Layout, Maps, PointerChase, PrefixParity
 from open_mythos.errors import InputError
 
 
@@ -31,8 +33,14 @@ def check_answers(task: PointerChase, batch: Batch, hops: int) -> None:
     for row, wanted in zip(batch.ids.tolist(), batch.targets.tolist(), strict=True):
         f, asked = read_row(task, row)
         assert len(asked) == task.queries
-        if task.permutation:
+        if task.maps != "random":
             assert len(set(f.values())) == task.states
+        if task.maps == "cycle":
+            walked, x = set(), 0
+            while x not in walked:
+                walked.add(x)
+                x = f[x]
+            assert len(walked) == task.states
         shown = len(row) - task.queries
         assert wanted[:shown] == [IGNORE] * shown
         for x, answer in zip(asked, wanted[shown:], strict=True):
@@ -51,12 +59,12 @@ def check_answers(task: PointerChase, batch: Batch, hops: int) -> None:
     seed=st.integers(0, 2**40),
     hops=st.integers(0, 40),
     layout=st.sampled_from(LAYOUTS),
-    permutation=st.booleans(),
+    maps=st.sampled_from(get_args(Maps)),
 )
 def test_evaluation_answers_follow_the_map_hop_by_hop(
-    states: int, queries: int, seed: int, hops: int, layout: Layout, permutation: bool
+    states: int, queries: int, seed: int, hops: int, layout: Layout, maps: Maps
 ) -> None:
-    task = PointerChase(states, queries, 3, layout=layout, permutation=permutation)
+    task = PointerChase(states, queries, 3, layout=layout, maps=maps)
     batch = task.evaluation_batch(hops, seed)
     assert batch.n_loops is None
     check_answers(task, batch, hops)
@@ -79,23 +87,25 @@ def test_training_loops_tell_the_hops(
     hops, rest = divmod(batch.n_loops, per_hop)
     assert rest == 0
     assert 1 <= hops <= (level or 5)
+    assert batch.level == hops
     check_answers(task, batch, hops)
     assert torch.equal(batch.ids, task.batch(step, level).ids)
 
 
-def test_hops_are_uniform_up_to_the_level() -> None:
+def test_half_the_batches_are_of_the_level_and_the_rest_uniform_up_to_it() -> None:
     task = PointerChase(2, 1, 1, max_hops=8)
     drawn = torch.tensor([task.batch(step, level=4).n_loops for step in range(800)])
     counts = torch.bincount(drawn, minlength=5)
     assert counts[0] == 0
     assert len(counts) == 5
-    # 200 each expected, standard deviation 12: five of them.
-    assert (counts[1:] - 200).abs().max() < 62
+    # 100 each and 400 more at the level expected, standard deviations 9 and 14: five of them.
+    assert (counts[1:4] - 100).abs().max() < 47
+    assert abs(int(counts[4]) - 500) < 70
 
 
 @pytest.mark.parametrize("hops", [1, 3, 16])
 def test_answers_of_permutations_are_uniform_at_every_depth(hops: int) -> None:
-    task = PointerChase(8, 1, 16_000, permutation=True)
+    task = PointerChase(8, 1, 16_000, maps="permutation")
     counts = torch.bincount(task.evaluation_batch(hops, seed=11).targets[:, -1], minlength=8)
     # One query per row makes the answers independent: 2000 each expected, deviation 42.
     assert (counts - 2000).abs().max() < 5 * 42
@@ -104,13 +114,13 @@ def test_answers_of_permutations_are_uniform_at_every_depth(hops: int) -> None:
 
 def test_the_image_of_a_random_map_shrinks_with_depth() -> None:
     # Why permutations are recommended: of 16 states, about 10 are reached in one hop, 4 in many.
-    def reached(hops: int, permutation: bool) -> float:
-        task = PointerChase(16, 200, 200, permutation=permutation)
+    def reached(hops: int, maps: Maps) -> float:
+        task = PointerChase(16, 200, 200, maps=maps)
         answers = task.evaluation_batch(hops).targets[:, -200:]
         return sum(len(set(row)) for row in answers.tolist()) / 200
 
-    assert reached(32, permutation=False) < 0.6 * reached(1, permutation=False)
-    assert reached(32, permutation=True) == pytest.approx(16, abs=0.1)
+    assert reached(32, maps="random") < 0.6 * reached(1, maps="random")
+    assert reached(32, maps="permutation") == pytest.approx(16, abs=0.1)
 
 
 def test_shown_order_is_shuffled_and_maps_are_fresh() -> None:
@@ -121,13 +131,19 @@ def test_shown_order_is_shuffled_and_maps_are_fresh() -> None:
     assert not torch.equal(ids, task.batch(1).ids)
 
 
-@pytest.mark.parametrize("permutation", [True, False])
-def test_every_state_leads_to_every_state_equally_often(permutation: bool) -> None:
-    task = PointerChase(4, 1, 8000, layout="joint", permutation=permutation)
+@pytest.mark.parametrize("maps", get_args(Maps))
+def test_every_state_leads_to_every_state_equally_often(maps: Maps) -> None:
+    task = PointerChase(4, 1, 8000, layout="joint", maps=maps)
     entries = task.batch(3).ids[:, :4].flatten()
     counts = torch.bincount(entries, minlength=16)
-    # Each of the 16 arrows is in a quarter of the 8000 maps: deviation 39, five of them.
-    assert (counts - 2000).abs().max() < 195
+    # Each arrow is in a quarter of the 8000 maps (on a cycle none from a state to itself, hence
+    # a third for the others): deviation at most 43, five of them.
+    arrows = counts.view(4, 4)
+    if maps == "cycle":
+        assert int(arrows.diagonal().sum()) == 0
+        counts = arrows[~torch.eye(4, dtype=torch.bool)]
+    assert (counts - counts.double().mean()).abs().max() < 215
+    assert int(counts.sum()) == 32_000
 
 
 def test_one_evaluation_seed_asks_the_same_at_every_depth_and_for_every_run() -> None:

@@ -33,7 +33,7 @@ def test_a_model_that_hops_once_a_loop_is_measured_as_one(tiny_plan: Plan) -> No
     data = tiny_plan.recipes[TASK].data
     task = PointerChase(
         states=data.states, queries=data.queries, batch_size=8, max_hops=data.max_hops,
-        layout=data.layout, permutation=data.permutation,
+        layout=data.layout, maps=data.maps,
     )  # fmt: skip
     result = measure_task(Oracle(tiny_plan, task), task, tiny_plan)
     assert [share for _, share in result.deeper] == [1.0] * len(tiny_plan.hops)

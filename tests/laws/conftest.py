@@ -24,6 +24,7 @@ class Slow:
         used: [position] loops in which it took part.
         loads: [loop][expert] tokens served.
         remainder: [position] Graves' R.
+        squares: [position][loop] mean square of the state.
     """
 
     logits: Tensor
@@ -31,6 +32,7 @@ class Slow:
     used: list[int] = field(default_factory=list)
     loads: list[list[int]] = field(default_factory=list)
     remainder: list[float] = field(default_factory=list)
+    squares: list[list[float]] = field(default_factory=list)
 
 
 def norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -107,63 +109,94 @@ def dense_block(block: Any, x: Tensor, position: int, store: list[Any]) -> Tenso
     return x + swiglu(block.ffn, norm(x, block.ffn_norm.weight))
 
 
+@dataclass
+class Purse:
+    """Graves' account of one position: p until the sum reaches the threshold, then the rest."""
+
+    threshold: float
+    settled: bool
+    spent: Tensor
+    tau: int | None = None  # the loop in which the position halts
+    weights: list[Tensor] = field(default_factory=list)
+    remainder: float = 0.0
+
+    def pay(self, p: Tensor, t: int, *, last: bool) -> Tensor:
+        weight = torch.zeros_like(p)
+        if self.tau is None:
+            reached = (self.spent + p).item() >= self.threshold
+            weight = p
+            if reached or (last and self.settled):
+                weight = 1.0 - self.spent
+                self.remainder = weight.item()
+            if reached:
+                self.tau = t
+            self.spent = self.spent + p
+        self.weights.append(weight)
+        return weight
+
+
+def one_loop(
+    model: OpenMythos, h: Tensor, e: Tensor, at: tuple[int, int], slot: list[Any], load: list[int]
+) -> Tensor:
+    """The state of position `at[1]` after loop `at[0]`; appends its entry to `slot`."""
+    cfg, loop, (t, position) = model.cfg, model.recurrent, at
+    x = h + e
+    if cfg.loop_index:
+        zero = torch.zeros(1, 1, cfg.dim)
+        x = x + cfg.loop_index_scale * loop_index_embedding(zero, t, cfg.dim // 8)[0, 0]
+    x = norm(x, loop.norm.weight)
+    inner = norm(x, loop.block.attn_norm.weight)
+    mixed, entry = attention(loop.block.attn, inner, position, slot)
+    slot.append(entry)
+    x = x + mixed
+    x = x + mixture(loop.block.ffn, norm(x, loop.block.ffn_norm.weight), load)
+    if cfg.loop_lora:
+        row = loop.lora.scale.weight[min(t, cfg.max_loop_iters - 1)]
+        x = x + ((loop.lora.down.weight @ x) * row) @ loop.lora.B
+    if cfg.injection == "add":
+        return x
+    a = (-(loop.injection.log_dt + loop.injection.log_A).exp()).exp()
+    return a * h + loop.injection.B * e + x
+
+
+def all_loops(
+    model: OpenMythos, e: Tensor, position: int, slots: list[list[Any]], record: Slow
+) -> Tensor:
+    """What the coda reads at one position; writes its entries to `slots`."""
+    cfg, act = model.cfg, model.recurrent.act
+    purse = Purse(cfg.act_threshold, cfg.readout == "act", torch.zeros((), dtype=e.dtype))
+    h, mean = e, torch.zeros_like(e)
+    squares: list[float] = []
+    for t, slot in enumerate(slots):
+        if purse.tau is not None and cfg.halted == "freeze":
+            slot.append(slots[purse.tau][position])
+            purse.weights.append(torch.zeros(()))
+            squares.append(squares[-1])
+            continue
+        h = one_loop(model, h, e, (t, position), slot, record.loads[t])
+        squares.append(h.square().mean().item())
+        if cfg.readout != "last":
+            p = 1 / (1 + (-(act.halt.weight[0] @ h + act.halt.bias[0])).exp())
+            mean = mean + purse.pay(p, t, last=t == len(slots) - 1) * h
+    record.weights.append([w.item() for w in purse.weights])
+    record.used.append(len(slots) if purse.tau is None else purse.tau + 1)
+    record.remainder.append(purse.remainder)
+    record.squares.append(squares)
+    return h if cfg.readout == "last" else mean
+
+
 def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:
-    """SPEC section 1 for one row, position after position, every loop of each."""
-    cfg, loop = model.cfg, model.recurrent
+    """The whole network for one row, position after position, every loop of each."""
     prelude: list[list[Any]] = [[] for _ in model.prelude]
     coda: list[list[Any]] = [[] for _ in model.coda]
     slots: list[list[Any]] = [[] for _ in range(n_loops)]
-    record = Slow(torch.empty(0), loads=[[0] * cfg.n_experts for _ in range(n_loops)])
+    record = Slow(torch.empty(0), loads=[[0] * model.cfg.n_experts for _ in range(n_loops)])
     logits = []
     for i, token in enumerate(tokens):
         x = model.embed.weight[token]
         for block, store in zip(model.prelude, prelude, strict=True):
             x = dense_block(block, x, i, store)
-        h = e = x
-        spent, tau = 0.0, None  # tau: the loop in which this position halts
-        mean, weights, remainder = torch.zeros_like(x), [], 0.0
-        for t in range(n_loops):
-            if tau is not None and cfg.halted == "freeze":
-                slots[t].append(slots[tau][i])
-                weights.append(0.0)
-                continue
-            x = h + e
-            if cfg.loop_index:
-                zero = torch.zeros(1, 1, cfg.dim)
-                x = x + cfg.loop_index_scale * loop_index_embedding(zero, t, cfg.dim // 8)[0, 0]
-            x = norm(x, loop.norm.weight)
-            x_in = norm(x, loop.block.attn_norm.weight)
-            mixed, entry = attention(loop.block.attn, x_in, i, slots[t])
-            slots[t].append(entry)
-            x = x + mixed
-            x = x + mixture(loop.block.ffn, norm(x, loop.block.ffn_norm.weight), record.loads[t])
-            if cfg.loop_lora:
-                row = loop.lora.scale.weight[min(t, cfg.max_loop_iters - 1)]
-                x = x + ((loop.lora.down.weight @ x) * row) @ loop.lora.B
-            if cfg.injection == "lti":
-                a = (-(loop.injection.log_dt + loop.injection.log_A).exp()).exp()
-                h = a * h + loop.injection.B * e + x
-            else:
-                h = x
-            if cfg.readout == "last":
-                continue
-            p = 1 / (1 + math.exp(-(loop.act.halt.weight[0] @ h + loop.act.halt.bias[0]).item()))
-            weight = 0.0
-            if tau is None:
-                if spent + p >= cfg.act_threshold:
-                    weight, tau = 1.0 - spent, t
-                    remainder = weight
-                elif t == n_loops - 1 and cfg.readout == "act":
-                    weight = remainder = 1.0 - spent
-                else:
-                    weight = p
-                    spent += p
-            weights.append(weight)
-            mean = mean + weight * h
-        record.weights.append(weights)
-        record.used.append(n_loops if tau is None else tau + 1)
-        record.remainder.append(remainder)
-        x = h if cfg.readout == "last" else mean
+        x = all_loops(model, x, i, slots, record)
         for block, store in zip(model.coda, coda, strict=True):
             x = dense_block(block, x, i, store)
         logits.append(model.embed.weight @ norm(x, model.norm.weight))
@@ -173,8 +206,8 @@ def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:
 
 @pytest.fixture(scope="session")
 def slow() -> Callable[[OpenMythos, list[int], int], Slow]:
-    """`slow(model, tokens, n_loops)`: the definition, for a float64 model."""
-    return torch.no_grad()(slow_pass)
+    """`slow(model, tokens, n_loops)`: the definition, for a float64 model; differentiable."""
+    return slow_pass
 
 
 @pytest.fixture(scope="session")

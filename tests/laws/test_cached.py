@@ -42,18 +42,16 @@ def set_form(model: OpenMythos, form: str) -> None:
 def ways(model: OpenMythos, ids: Tensor, loops: int) -> Iterator[tuple[str, Tensor]]:
     """The logits of `ids`, arrived at in every way there is."""
     batch, length = ids.shape
-    yield "typed cache", model(ids, loops, model.new_cache(batch, length))
-    yield "dict cache", model(ids, loops, {})
     yield "one by one", in_chunks(model, ids, [1] * length, model.new_cache(batch, length), loops)
     yield "chunks", in_chunks(model, ids, random_split(length), {}, loops)
-    yield "chunks, typed", in_chunks(
-        model, ids, random_split(length), model.new_cache(batch, length), loops
+    yield (
+        "chunks, typed",
+        in_chunks(model, ids, random_split(length), model.new_cache(batch, length), loops),
     )
     yield "rows alone", torch.cat([model(row.unsqueeze(0), loops) for row in ids])
     if model.cfg.attn_type == "mla":
         for form in ("absorbed", "expanded"):
             set_form(model, form)
-            yield form, model(ids, loops)
             yield f"{form}, chunks", in_chunks(model, ids, random_split(length), {}, loops)
         set_form(model, "auto")
 
@@ -67,7 +65,7 @@ def test_every_way_agrees_in_float64(
     cfg = replace(any_config, loop_index=loop_index, loop_lora=loop_lora)
     model = build(cfg)
     loops = int(torch.randint(1, 5, ()))
-    ids = torch.randint(cfg.vocab_size, (2, int(torch.randint(2, 8, ()))))
+    ids = torch.randint(cfg.vocab_size, (2, int(torch.randint(2, 6, ()))))
     whole = model(ids, loops)
     for name, got in ways(model, ids, loops):
         torch.testing.assert_close(

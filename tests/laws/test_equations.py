@@ -33,6 +33,8 @@ def check(model: OpenMythos, slow: Any, n_loops: int, split: list[int]) -> None:
     assert out.n_loops == (int(used.max()) if may_stop else n_loops)
     loads = torch.tensor([[w.loads[t] for t in range(out.n_loops)] for w in want]).sum(0)
     assert torch.equal(out.router_load, loads)
+    rms = torch.tensor([w.squares for w in want]).mean(dim=(0, 1)).sqrt()
+    torch.testing.assert_close(out.state_rms, rms[: out.n_loops], rtol=1e-4, atol=1e-5)
     if may_stop:
         weights = torch.tensor([w.weights for w in want], dtype=torch.float64)
         close(out.halting_weights, weights.permute(2, 0, 1)[: out.n_loops])
@@ -85,3 +87,27 @@ def test_every_other_switch(
     changes: dict[str, Any], n_loops: int, split: list[int], build: Build, slow: Any
 ) -> None:
     check(build(**changes), slow, n_loops, split)
+
+
+def test_gradients_are_those_of_the_definition(
+    any_config: MythosConfig, build: Build, slow: Any
+) -> None:
+    """Through the halting weights and the frozen keys too."""
+    any_config.act_threshold = 0.6
+    model = build(any_config).train()
+    ids = torch.randint(any_config.vocab_size, (1, 3))
+    up = torch.randn(3, any_config.vocab_size, dtype=torch.float64)
+    named = dict(model.named_parameters())
+    ours = torch.autograd.grad(
+        (model(ids, 3)[0] * up).sum(), list(named.values()), allow_unused=True
+    )
+    theirs = torch.autograd.grad(
+        (slow(model, ids[0].tolist(), 3).logits * up).sum(),
+        list(named.values()),
+        allow_unused=True,
+    )
+    for name, a, b in zip(named, ours, theirs, strict=True):
+        a, b = (torch.zeros_like(named[name]) if g is None else g for g in (a, b))
+        torch.testing.assert_close(
+            a, b, rtol=1e-8, atol=1e-9 * (1 + b.abs().max().item()), msg=lambda m, n=name: n + m
+        )

@@ -364,9 +364,9 @@ def test_a_save_that_dies_leaves_the_old_model_whole(
             new.save_pretrained(tmp_path / "fresh")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     ids = tokens(old)
-    assert torch.equal(OpenMythos.from_pretrained(tmp_path / "model")(ids), old(ids))
+    assert torch.allclose(OpenMythos.from_pretrained(tmp_path / "model")(ids), old(ids), atol=1e-5)
     new.save_pretrained(tmp_path / "model")
-    assert torch.equal(OpenMythos.from_pretrained(tmp_path / "model")(ids), new(ids))
+    assert torch.allclose(OpenMythos.from_pretrained(tmp_path / "model")(ids), new(ids), atol=1e-5)
 
 
 def test_damaged_foreign_and_pickled_folders_are_refused(build: Build, tmp_path: Path) -> None:

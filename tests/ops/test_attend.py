@@ -9,7 +9,7 @@ from torch import Tensor
 
 from open_mythos.errors import InputError
 from open_mythos.ops.attend import attend
-from open_mythos.ops.backend import has_flash
+from open_mythos.ops.backend import HAS_FLASH
 from open_mythos.ops.reference import attend_reference
 
 
@@ -28,7 +28,9 @@ def by_definition(
                 ) + torch.stack([bias[b, h, i, j] for j in keys])
                 weights = (scores - scores.max()).exp()
                 weights = weights / weights.sum()
-                rows.append(sum(w * v[b, j, h // groups] for w, j in zip(weights, keys)))
+                rows.append(
+                    sum(w * v[b, j, h // groups] for w, j in zip(weights, keys, strict=True))
+                )
     return torch.stack(rows).view(*q.shape[:3], -1)
 
 
@@ -157,7 +159,7 @@ def test_flash_on_a_cpu_is_refused_with_the_way_out() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not (torch.cuda.is_available() and has_flash()), reason="needs flash-attn")
+@pytest.mark.skipif(not (torch.cuda.is_available() and HAS_FLASH), reason="needs flash-attn")
 @pytest.mark.parametrize("past", [0, 5])
 def test_flash_equals_the_reference(past: int) -> None:
     q = torch.randn(2, 7, 4, 16, device="cuda", dtype=torch.bfloat16)

@@ -21,13 +21,13 @@ from open_mythos.ops.backend import attention_backend, describe, experts_backend
 def test_grouped_is_picked_only_where_it_is_right(
     dtype: torch.dtype, width: int, hidden: int, rows: int, grouped: bool
 ) -> None:
-    chosen = experts_backend(torch.zeros(rows, width, dtype=dtype), hidden, "auto")
+    chosen = experts_backend(torch.zeros(rows, width, dtype=dtype), 64, hidden, "auto")
     assert chosen == ("grouped" if grouped and has_grouped() else "loop")
 
 
 @pytest.mark.parametrize("wanted", ["grouped", "loop", "dense", "reference"])
 def test_an_explicit_experts_backend_is_kept(wanted: str) -> None:
-    assert experts_backend(torch.zeros(2, 3), 5, wanted) == wanted
+    assert experts_backend(torch.zeros(2, 3), 4, 5, wanted) == wanted
 
 
 def test_on_a_cpu_attention_is_sdpa_unless_asked_otherwise() -> None:

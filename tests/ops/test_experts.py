@@ -24,9 +24,13 @@ def problem(  # every expert sees what `spread` says
 
     if spread == "one":
         first = torch.full((n, 1), seed % experts)
-        rest = torch.stack(
-            [torch.tensor([j for j in range(experts) if j != seed % experts][: k - 1])] * n
-        ) if n and k > 1 else torch.zeros(n, k - 1)
+        rest = (
+            torch.stack(
+                [torch.tensor([j for j in range(experts) if j != seed % experts][: k - 1])] * n
+            )
+            if n and k > 1
+            else torch.zeros(n, k - 1)
+        )
         ids = torch.cat((first, rest.long()), dim=1)
     else:
         ids = noise(n, experts).topk(k, dim=-1).indices if n else torch.zeros(0, k).long()
@@ -41,7 +45,7 @@ def problem(  # every expert sees what `spread` says
 
 
 def by_definition(x: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """Written from the sentence in SPEC: weight * down(silu(gate(x)) * up(x)), summed."""
+    """The sum of weight * down(silu(gate(x)) * up(x))."""
     hidden = down.shape[1]
     out = torch.zeros_like(x)
     for n in range(x.shape[0]):

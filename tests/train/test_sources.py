@@ -59,7 +59,7 @@ def test_tasks_take_every_setting_of_the_recipe(tiny: Recipe) -> None:
         queries=7,
         max_hops=4,
         layout="joint",
-        permutation=True,
+        maps="permutation",
         loops_per_hop=2,
     )
     found = build_sources(replace(tiny, data=data, seed=9))
@@ -70,7 +70,7 @@ def test_tasks_take_every_setting_of_the_recipe(tiny: Recipe) -> None:
         seed=9,
         max_hops=4,
         layout="joint",
-        permutation=True,
+        maps="permutation",
         loops_per_hop=2,
     )
     assert found.evaluation is found.train

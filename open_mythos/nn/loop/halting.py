@@ -54,7 +54,7 @@ class HaltingLedger:
     @classmethod
     def open(cls, h: Tensor, threshold: float, *, settled: bool = True) -> "HaltingLedger":
         """An empty ledger for states like `h` (B, S, dim)."""
-        wide = torch.promote_types(h.dtype, torch.float32)
+        wide = torch.float64 if h.dtype == torch.float64 else torch.float32
         zero = torch.zeros(h.shape[:-1], dtype=wide, device=h.device)
         return cls(
             threshold=threshold,

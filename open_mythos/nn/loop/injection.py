@@ -35,7 +35,7 @@ class LTIInjection(nn.Module):
     def get_A(self) -> Tensor:
         """The diagonal of A, (dim,), strictly inside (0, 1), in float32 or wider."""
         half = self.log_A.dtype in (torch.bfloat16, torch.float16)
-        wide = torch.promote_types(self.log_A.dtype, torch.float32)
+        wide = torch.float64 if self.log_A.dtype == torch.float64 else torch.float32
         exponent = self.log_dt.to(wide) + self.log_A.to(wide)
         # Infinite or absurd parameters are finite before they meet: inf - inf would be NaN.
         exponent = exponent.nan_to_num(nan=UPPER).clamp(LOWER_HALF if half else LOWER, UPPER)

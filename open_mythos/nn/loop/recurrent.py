@@ -1,5 +1,6 @@
 """The loop itself: one block, run again and again."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import InputError
+from open_mythos.errors import CacheError, InputError
 from open_mythos.nn.attention.context import AttentionContext, legacy_context
 from open_mythos.nn.block import BlockTrace, Frozen, TransformerBlock, patched
 from open_mythos.nn.cache import LayerCache
@@ -51,7 +52,7 @@ def check_loops(n_loops: int | None, default: int) -> int:
     """
     if n_loops is None:
         return default
-    if isinstance(n_loops, bool) or not isinstance(n_loops, int):
+    if isinstance(n_loops, bool) or not hasattr(n_loops, "__index__"):
         raise InputError(
             f"n_loops is {n_loops!r}; it must be an int of at least 1, or None for the "
             f"config's max_loop_iters ({default})"
@@ -61,7 +62,7 @@ def check_loops(n_loops: int | None, default: int) -> int:
             f"n_loops is {n_loops}; it must be at least 1, or None for the config's "
             f"max_loop_iters ({default})"
         )
-    return n_loops
+    return operator.index(n_loops)
 
 
 class RecurrentBlock(nn.Module):
@@ -75,11 +76,13 @@ class RecurrentBlock(nn.Module):
         self.block = TransformerBlock(cfg, use_moe=True)
         self.injection = build_injection(cfg)
         self.act = ACTHalting(cfg.dim)
+        if cfg.readout == "last":  # never called: DDP would wait for its gradient
+            self.act.requires_grad_(False)
         self.lora = (
             LoRAAdapter(cfg.dim, cfg.lora_rank, cfg.max_loop_iters) if cfg.loop_lora else None
         )
 
-    def step(
+    def step(  # noqa: PLR0913 -- everything one loop depends on
         self,
         h: Tensor,
         e: Tensor,
@@ -88,10 +91,12 @@ class RecurrentBlock(nn.Module):
         slot: LayerCache | None = None,
         frozen: Frozen | None = None,
         active: Tensor | None = None,
+        *,
+        dense: bool = False,
     ) -> tuple[Tensor, BlockTrace]:
         """Loop `t`: the next state (B, S, dim), and what the block wrote and learnt."""
         x = self.norm(self._with_index(h, t) + e)
-        f, trace = self.block.run(x, context, slot, frozen, active)
+        f, trace = self.block.run(x, context, slot, frozen, active, dense=dense)
         if self.lora is not None:
             f = f + self.lora(f, t)
         new = self.injection(h, e, f)
@@ -134,8 +139,8 @@ class RecurrentBlock(nn.Module):
         norms: list[Tensor] = []
         for t in range(n_loops):
             slot = None if slots is None else slots[t]
-            active = None if dense else _active(valid, frozen)
-            h, trace = self.step(h, e, t, context, slot, frozen, active)
+            active = _active(valid, frozen)
+            h, trace = self.step(h, e, t, context, slot, frozen, active, dense=dense)
             p = self.act(h) if isinstance(readout, ActMean) else None
             readout = readout.step(h, p, last=t == n_loops - 1)
             traces.append(trace)
@@ -188,6 +193,12 @@ class RecurrentBlock(nn.Module):
         if kv_cache is None:
             return self.run(h, e, legacy_context(freqs_cis, mask, length, 0), n_loops)[0]
         keys = [f"recurrent_loop_{t}" for t in range(n_loops)]
+        held = sum(key.startswith("recurrent_loop_") for key in kv_cache)
+        if held not in (0, n_loops):
+            raise CacheError(
+                f"this kv_cache was filled with {held} loops, the call asks for {n_loops}; use a "
+                "new dict, or the same number of loops"
+            )
         slots = [open_slot(kv_cache, k, self.cfg, batch, length, like=h) for k in keys]
         context = legacy_context(freqs_cis, mask, length, slots[0].length)
         out, _ = self.run(h, e, context, n_loops, slots)
@@ -227,6 +238,6 @@ def _trace(
         halting_weights=torch.stack(act.weights) if act else None,
         loops_used=act.ledger.loops if act else everywhere,
         ponder=act.ledger.ponder if act else None,
-        router_load=torch.stack(loads),
+        router_load=torch.stack(loads) if loads else h.new_zeros(len(traces), 0).long(),
         state_rms=torch.stack(tuple(norms)),
     )

@@ -1,6 +1,7 @@
 """The mixture-of-experts feed-forward of the recurrent block."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,10 @@ class ExpertView:
         """(..., dim) -> (..., dim)."""
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
+    def parameters(self) -> Iterator[Tensor]:
+        """The three weights."""
+        return (view.weight for view in (self.gate, self.up, self.down))
+
 
 class ExpertViews(Sequence[ExpertView]):
     """The experts of stacked storage, one by one, each with the real values."""
@@ -37,13 +42,23 @@ class ExpertViews(Sequence[ExpertView]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> ExpertView:  # type: ignore[override]
+    @overload
+    def __getitem__(self, index: int) -> ExpertView: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ExpertView]: ...
+    def __getitem__(self, index: int | slice) -> ExpertView | list[ExpertView]:
+        if isinstance(index, slice):
+            return [self._view(i) for i in range(*index.indices(self._count))]
         if not -self._count <= index < self._count:
             raise IndexError(index)
         return self._view(index % self._count)
 
     def __iter__(self) -> Iterator[ExpertView]:
         return (self._view(i) for i in range(self._count))
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Every expert's weights, for counting; the parameters themselves are the stacks."""
+        return (weight for expert in self for weight in expert.parameters())
 
 
 class MoEFFN(nn.Module):
@@ -112,20 +127,29 @@ class MoEFFN(nn.Module):
         """Experts of the tokens in `x` (..., dim), flattened to N rows."""
         return route(self.router(x.flatten(0, -2)), self.router_bias, self.topk)
 
+    @torch.no_grad()
+    def count(self, x: Tensor) -> Tensor:
+        """The load (E,) that the tokens in `x` (..., dim) make; calls no submodule, so no hook."""
+        logits = F.linear(x.flatten(0, -2), self.router.weight)
+        return route(logits, self.router_bias, self.topk).load
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, S, dim) -> (B, S, dim)."""
         return self.routed(x)[0]
 
-    def routed(self, x: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def routed(
+        self, x: Tensor, active: Tensor | None = None, *, dense: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The layer's output and its load (E,) int64.
 
         Args:
             x: (B, S, dim).
-            active: (B, S) boolean; other positions are skipped, and give zeros.
+            active: (B, S) boolean; other positions are skipped, not counted, and give zeros.
+            dense: Compute every position all the same.
         """
         if active is None:
             return self._rows(x.flatten(0, -2), x.shape)
-        if traced() or (x.is_cuda and self.training):  # no shape may depend on values
+        if dense or traced() or (x.is_cuda and self.training):  # no shape depends on values
             y, _ = self._rows(x.flatten(0, -2), x.shape)
             ids = self.route(x).ids.flatten()
             counted = active.flatten().repeat_interleave(self.topk).to(torch.int64)

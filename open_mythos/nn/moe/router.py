@@ -34,11 +34,13 @@ def route(logits: Tensor, bias: Tensor, k: int) -> Routing:
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
     ids = (wide + bias).topk(k, dim=-1).indices
-    scores = wide.softmax(dim=-1).gather(-1, ids)
+    # The softmax over all, renormalised over the picked, is the softmax over the picked; written
+    # so, it cannot underflow to 0 / 0 where the bias picks experts with hopeless scores.
+    weights = wide.gather(-1, ids).softmax(dim=-1)
     flat = ids.flatten()
     load = torch.zeros(logits.shape[-1], dtype=torch.int64, device=logits.device)
     return Routing(
         ids=ids,
-        weights=(scores / scores.sum(dim=-1, keepdim=True)).to(logits.dtype),
+        weights=weights.to(logits.dtype),
         load=load.scatter_add(0, flat, torch.ones_like(flat)),
     )

@@ -71,9 +71,7 @@ def test_more_positions_than_the_first_room_holds(layer: Any) -> None:
     freqs = precompute_rope_freqs(layer.cfg.rope_dim, 150, layer.cfg.rope_theta)
     whole = layer(x, freqs, causal(150))
     cache: dict[str, Any] = {}
-    parts = [
-        layer(x[:, i : i + 30], freqs[i:], causal(30), cache) for i in range(0, 150, 30)
-    ]
+    parts = [layer(x[:, i : i + 30], freqs[i:], causal(30), cache) for i in range(0, 150, 30)]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-9, atol=1e-9)
 
 

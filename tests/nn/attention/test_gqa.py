@@ -14,7 +14,7 @@ from open_mythos.nn.rotary import apply_rope, precompute_rope_freqs, rotary
 
 
 def by_definition(attn: GQAttention, x: torch.Tensor, causal: bool) -> torch.Tensor:
-    cfg, (batch, length, _) = attn.cfg, x.shape
+    cfg, length = attn.cfg, x.shape[1]
     d = cfg.head_dim
     table = precompute_rope_freqs(d, length, cfg.rope_theta)
     heads = []

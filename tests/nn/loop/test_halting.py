@@ -101,9 +101,7 @@ def test_weights_are_a_distribution_in_every_dtype(
 @given(
     p=st.lists(probabilities, min_size=2, max_size=8), threshold=thresholds, noise=st.integers(0, 9)
 )
-def test_a_halted_position_adds_nothing_more(
-    p: list[float], threshold: float, noise: int
-) -> None:
+def test_a_halted_position_adds_nothing_more(p: list[float], threshold: float, noise: int) -> None:
     probs = torch.tensor(p).view(-1, 1, 1)
     h = torch.randn(len(p), 1, 1, 2)
     ledger, weights = run(probs, threshold, h)

@@ -82,7 +82,7 @@ def test_published_names_and_shapes(ffn: MoEFFN) -> None:
         ffn.routed_experts[cfg.n_experts]
     token = torch.randn(cfg.dim, dtype=torch.float64)
     expert = ffn.routed_experts[1]
-    want = (F.silu(token @ expert.gate.weight.T) * (token @ expert.up.weight.T))
+    want = F.silu(token @ expert.gate.weight.T) * (token @ expert.up.weight.T)
     torch.testing.assert_close(expert(token), want @ expert.down.weight.T)
 
 
@@ -109,6 +109,26 @@ def test_inactive_positions_give_zeros_and_no_load(
     ids = ffn.route(x).ids.view(2, 3, -1)[active].flatten().tolist()
     assert load.tolist() == [ids.count(e) for e in range(ffn.n_experts)]
     assert load.sum().item() == sum(flags) * ffn.topk
+
+
+def test_the_form_without_data_dependent_shapes_is_the_same_function(
+    ffn: MoEFFN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tracing and training on an accelerator run instead of skipping rows."""
+    active = torch.rand(2, 5) < 0.5
+    x = torch.randn(2, 5, ffn.cfg.dim, dtype=torch.float64, requires_grad=True)
+    some, load = ffn.routed(x, active)
+    monkeypatch.setattr("open_mythos.nn.moe.layer.traced", lambda: True)
+    every, same = ffn.routed(x, active)
+    torch.testing.assert_close(every, some, rtol=1e-10, atol=1e-12)
+    assert torch.equal(same, load)
+    up, at = torch.randn_like(some), [x, *ffn.parameters()]
+    for a, b in zip(
+        torch.autograd.grad((some * up).sum(), at),
+        torch.autograd.grad((every * up).sum(), at),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("casts", [["bfloat16"], ["float16"], ["bfloat16", "float32"], ["half"]])
