@@ -214,6 +214,7 @@ class OpenMythos(nn.Module):
         """
         kept = ids.dtype if ids.dtype == torch.int32 else torch.int64
         ids = check_ids(ids, self.cfg)
+        real_keys(attention_mask, None, ids, past=0)  # every prompt has a real token
         sampling = Sampling(temperature, top_k, top_p, min_p)
         stop = Stop(max_new_tokens, eos_token_id)
         with evaluating(self):

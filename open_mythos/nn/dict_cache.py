@@ -83,8 +83,8 @@ def _owner(entries: DictCache) -> KVCache | None:
     if not owners or owners[0] is None or any(owner is not owners[0] for owner in owners):
         return None
     slots = dict(owners[0].slots())
-    same = set(slots) == set(entries) and all(e.slot is slots[k] for k, e in entries.items())
-    return owners[0] if same else None
+    whole = len(owners) == len(entries) and set(slots) == set(entries)
+    return owners[0] if whole and all(entries[k].slot is s for k, s in slots.items()) else None
 
 
 def _read(entries: DictCache, cfg: MythosConfig, batch: int, new: int, like: Tensor) -> KVCache:

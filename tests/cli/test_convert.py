@@ -1,6 +1,9 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -13,32 +16,46 @@ from open_mythos.config.overrides import to_yaml
 FROZEN = Path(__file__).parents[1] / "parity" / "openmythos_05.npz"
 
 
-def old_weights(tmp_path: Path, attn: str) -> tuple[Path, dict[str, np.ndarray]]:
-    """The frozen 0.5.0 weights as the .pt file that its users have."""
-    content = dict(np.load(FROZEN))
-    mark = f"{attn}/weights/"
-    state = {k[len(mark) :]: torch.tensor(v) for k, v in content.items() if k.startswith(mark)}
-    assert state, sorted(content)[:5]
-    path = tmp_path / "old.pt"
-    torch.save(state, path)
-    return path, content
+@pytest.fixture
+def old(tmp_path: Path) -> dict[str, Any]:
+    """The frozen 0.5.0 weights as the .pt file that its users have, and its answers."""
+    with np.load(FROZEN) as file:
+        sizes = json.loads(str(file["config"]))
+        own = {k.removeprefix("mla/"): file[k] for k in file.files if k.startswith("mla/")}
+    logits, ids = torch.from_numpy(own["logits_4"]), torch.from_numpy(own["ids"])
+    skip = ("logits_1", "logits_4", "logits_20", "ids")
+    state = {k: torch.from_numpy(v) for k, v in own.items() if k not in skip}
+    torch.save(state, tmp_path / "old.pt")
+    (tmp_path / "sizes.yaml").write_text(to_yaml(MythosConfig(**sizes, attn_type="mla")))
+    return {"folder": tmp_path, "ids": ids, "logits": logits}
 
 
-def test_old_weights_become_a_model_folder(tmp_path: Path, old_config: MythosConfig) -> None:
-    source, _ = old_weights(tmp_path, old_config.attn_type)
-    sizes = tmp_path / "sizes.yaml"
-    sizes.write_text(to_yaml(old_config))
-    words = ["convert", str(source), str(tmp_path / "new"), "--config", str(sizes)]
-    result = CliRunner().invoke(app, words)
+def convert(folder: Path, *words: str) -> Any:
+    return CliRunner().invoke(app, ["convert", str(folder / "old.pt"), str(folder / "new"), *words])
+
+
+def test_old_weights_become_a_model_folder_that_answers_as_before(old: dict[str, Any]) -> None:
+    folder = old["folder"]
+    sizes = ("--config", str(folder / "sizes.yaml"))
+    result = convert(folder, *sizes)
     assert result.exit_code == 0, result.output
-    assert open_checkpoint(tmp_path / "new").model.cfg.readout == "act_sum"
-    again = CliRunner().invoke(app, words)
+    model = open_checkpoint(folder / "new").model
+    assert model.cfg.readout == "act_sum"
+    assert torch.allclose(model(old["ids"], 4), old["logits"], atol=1e-5)
+    again = convert(folder, *sizes)
     assert again.exit_code == 2
     assert "already holds a model" in again.stderr
 
 
-def test_a_bare_state_dict_needs_its_sizes(tmp_path: Path, old_config: MythosConfig) -> None:
-    source, _ = old_weights(tmp_path, old_config.attn_type)
-    result = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "new")])
+def test_sizes_may_come_from_another_model_folder(old: dict[str, Any]) -> None:
+    folder = old["folder"]
+    assert convert(folder, "--config", str(folder / "sizes.yaml")).exit_code == 0
+    (folder / "new").rename(folder / "like")
+    result = convert(folder, "--config", str(folder / "like"))
+    assert result.exit_code == 0, result.output
+
+
+def test_a_bare_state_dict_needs_its_sizes(old: dict[str, Any]) -> None:
+    result = convert(old["folder"])
     assert result.exit_code == 2
     assert "config" in result.stderr

@@ -24,7 +24,7 @@ class Chaser(nn.Module):
 
 
 def test_a_perfect_chaser_is_right_when_loops_equal_hops() -> None:
-    task = PointerChase(states=9, queries=4, batch_size=8, max_hops=3, permutation=True)
+    task = PointerChase(states=9, queries=4, batch_size=8, max_hops=3, maps="permutation")
     model = Chaser(9, 4)
     for hops in (1, 3, 12):
         found = accuracy(model, task, hops, hops, batches=2)

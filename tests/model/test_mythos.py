@@ -332,7 +332,9 @@ def test_saved_and_loaded_logits_are_the_same_bits(
     assert twin.head.weight is twin.embed.weight
     assert torch.equal(twin(ids), model(ids))
     assert {p.dtype for p in twin.parameters()} == {dtype}
-    assert all(p.requires_grad for p in twin.parameters())
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert [name for name, p in twin.named_parameters() if p.requires_grad] == trained
+    assert all("act.halt" in name for name in set(dict(model.named_parameters())) - set(trained))
     assert torch.equal(twin.recurrent.block.ffn.router_bias, model.recurrent.block.ffn.router_bias)
 
 
