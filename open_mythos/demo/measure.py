@@ -1,7 +1,7 @@
 """What the demo measures on its trained models, as records that survive in JSON."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,7 @@ from open_mythos.eval.accuracy import accuracy, task_batches
 from open_mythos.eval.halting import LoopUse, loop_use
 from open_mythos.eval.loop_curve import DepthMap, LoopCurve, depth_map, sweep
 from open_mythos.eval.perplexity import score
-from open_mythos.model.mythos import OpenMythos
+from open_mythos.model.mythos import OpenMythos, evaluating
 
 
 PROMPT = "HAMLET:\n"
@@ -43,6 +43,27 @@ class TextResult:
 
 
 @dataclass(frozen=True)
+class HaltingMap:
+    """What each position of one sequence has spent of its halting probability by each loop.
+
+    Attributes:
+        labels: The positions: entries of the map as a>b, queries as x?.
+        spent: spent[position][loop], from 0 to 1.
+        queries: Positions at the end that are asked.
+    """
+
+    labels: tuple[str, ...]
+    spent: tuple[tuple[float, ...], ...]
+    queries: int
+
+    @property
+    def halted_queries(self) -> float:
+        """Share of the queries that had halted before the last loop."""
+        rows = self.spent[-self.queries :]
+        return sum(row[-2] > 0.999 for row in rows) / len(rows)
+
+
+@dataclass(frozen=True)
 class TaskResult:
     """A task model at every difficulty.
 
@@ -52,6 +73,7 @@ class TaskResult:
         stopped: Hops, and the accuracy with no more loops than in training.
         heat: Accuracy by hops and loops.
         uses: Hops -> halting and experts.
+        halting: Halting by position at the trained depth; None where halting plays no part.
     """
 
     chance: float
@@ -59,6 +81,7 @@ class TaskResult:
     stopped: tuple[tuple[int, float], ...]
     heat: DepthMap
     uses: dict[int, LoopUse]
+    halting: HaltingMap | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -68,6 +91,7 @@ class TaskResult:
             "accuracy_at_trained_loops": dict(self.stopped),
             "heat": self.heat.to_json(),
             "uses": {hops: use.to_json() for hops, use in self.uses.items()},
+            "halting": None if self.halting is None else asdict(self.halting),
         }
 
 
@@ -113,4 +137,26 @@ def measure_task(model: OpenMythos, task: PointerChase, plan: Plan) -> TaskResul
     rows = [k for k in plan.hops if k * per_hop <= max(plan.heat_loops)]
     uses = {k: loop_use(model, task_batches(task, k, 1), max(plan.heat_loops)) for k in rows}
     heat = depth_map(model, task, rows, plan.heat_loops, batches=1, name="pointer chasing")
-    return TaskResult(task.chance, tuple(deeper), tuple(stopped), heat, uses)
+    halting = halting_map(model, task, task.max_hops, trained)
+    return TaskResult(task.chance, tuple(deeper), tuple(stopped), heat, uses, halting)
+
+
+@torch.inference_mode()
+def halting_map(
+    model: OpenMythos, task: PointerChase, hops: int, n_loops: int
+) -> HaltingMap | None:
+    """The halting of every position of one held-out sequence; None without halting."""
+    ids = task.evaluation_batch(hops).ids[:1]
+    with evaluating(model):
+        output = model(ids, n_loops, return_output=True)
+    if output.halting_weights is None:
+        return None
+    shown = ids[0].tolist()
+    entries, asked = shown[: -task.queries], shown[-task.queries :]
+    if task.layout == "joint":
+        names = [f"{i // task.states}>{i % task.states}" for i in entries]
+    else:
+        names = [str(i) for i in entries]
+    names += [f"{i - task.state_offset}?" for i in asked]
+    spent = output.halting_weights[:, 0].cumsum(0).t()
+    return HaltingMap(tuple(names), tuple(tuple(row) for row in spent.tolist()), task.queries)

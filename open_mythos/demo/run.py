@@ -18,6 +18,7 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.report.figures import save_figures
 from open_mythos.train.checkpoints import RunFolder
 from open_mythos.train.console import ConsoleSink
+from open_mythos.train.environment import environment
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.trainer import Parts, TrainResult, train
 
@@ -42,7 +43,7 @@ class DemoResult:
 def run_demo(
     out: Path, plan: Plan, *, resume: bool = True, console: Console | None = None
 ) -> DemoResult:
-    """Run what is not done yet, and write results.json, figures and report.html to `out`.
+    """Run what is not done yet; write summary.json, results.json, figures and report.html.
 
     Args:
         out: Folder of the demo; one run folder for each training.
@@ -66,11 +67,17 @@ def run_demo(
     drawn = figures(text, tasks, runs, plan)
     save_figures(drawn, out / "figures")
     found = findings(text, tasks, plan)
+    device = next(trained[TEXT].model.parameters()).device
+    summary = {
+        "findings": found,
+        "steps": {name: result.step for name, result in trained.items()},
+        "environment": environment(device, 0),
+    }
+    write_json(out / "summary.json", summary)
     write_json(
         out / "results.json",
         {
-            "findings": found,
-            "steps": {name: result.step for name, result in trained.items()},
+            **summary,
             "text": text.to_json(),
             "tasks": {name: result.to_json() for name, result in tasks.items()},
         },

@@ -1,7 +1,7 @@
 """The demo's findings in words and pictures; every sentence follows from the numbers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ LEAD = (
     "of the network runs again and again within a forward pass; these pages show what more loops "
     "buy, and where they buy nothing."
 )
-OURS, SEED = "last state, A from 0.01", "seed design (ACT mean, A from 0.37)"
+OURS, SEED = "last state, A from 0.01", "seed loop (ACT mean, A from 0.37)"
 SOLVED = 0.95
 
 
@@ -47,6 +47,11 @@ def solved_hops(result: TaskResult) -> int:
     return reached
 
 
+def rounded(points: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """Points as x -> y, y to four places."""
+    return {x: round(y, 4) for x, y in points}
+
+
 def findings(text: TextResult, tasks: Mapping[str, TaskResult], plan: Plan) -> dict[str, Any]:
     """The demo's numbers in short, for the console and for programs."""
     most = plan.trained_hops
@@ -54,6 +59,10 @@ def findings(text: TextResult, tasks: Mapping[str, TaskResult], plan: Plan) -> d
     return {
         "trained_hops": most,
         "solved_hops": {name: solved_hops(result) for name, result in tasks.items()},
+        "accuracy": {
+            **{name: rounded(result.deeper) for name, result in tasks.items()},
+            "task, stopped at the trained loops": rounded(tasks[TASK].stopped),
+        },
         "text_perplexity": {p.n_loops: round(p.perplexity, 3) for p in text.curve.points},
         "text_best_loops": best.n_loops,
         "text_gain": round(1.0 - best.perplexity / first.perplexity, 4),
@@ -84,7 +93,7 @@ def figures(
         ),
         "task-heat": depth_figure(ours.heat),
         "task-heat-seed-design": depth_figure(seed.heat),
-        "task-halting": halting_figure(seed.uses),
+        **_halting(seed),
         "task-accuracy": training_figure(chase, "accuracy", "accuracy"),
         "task-level": training_figure(chase, "level", "hardest hops so far"),
         "text-loss": training_figure({TEXT: runs[TEXT]}, "loss", "loss (nats per token)"),
@@ -92,6 +101,12 @@ def figures(
         "text-experts": experts_figure(text.use),
         "rho": radius_figure({**chase, TEXT: runs[TEXT]}),
     }
+
+
+def _halting(result: TaskResult) -> dict[str, Figure]:
+    if result.halting is None:
+        return {}
+    return {"task-halting": halting_figure(result.halting.spent, result.halting.labels)}
 
 
 def report(
@@ -135,12 +150,16 @@ def _task_section(
     return Section(
         "A task whose difficulty is depth",
         [
-            f"Each row shows a fresh random map of {data.states} states, then asks where a walk "
-            f"of k steps ends. One step is one lookup, and one loop can do one lookup, so k hops "
-            f"need k loops. Guessing is right {ours.chance:.1%} of the time.",
+            f"Each row shows a fresh random cycle through {data.states} states, entry by entry in "
+            "random order, then asks where walks of k steps end. One step is one lookup, and one "
+            "loop can do one lookup, so k hops need k loops. Guessing is right "
+            f"{ours.chance:.1%} of the time.",
             verdict,
-            f"With no more than the trained loops it stays at "
-            f"{ours.stopped[-1][1]:.1%} on {ours.stopped[-1][0]} hops: the gain is the loops'.",
+            f"With no more than the trained loops it stays at {ours.stopped[-1][1]:.1%} on "
+            f"{ours.stopped[-1][0]} hops: the gain is the loops'. The loop takes n steps in n "
+            "loops and does not stop by itself, so other numbers of loops answer another question, "
+            "as the heat map shows (states repeat after "
+            f"{data.states} steps; 64 hops end where {64 % data.states} do, yet take 64 loops).",
         ],
         [
             ("Accuracy against hops, with as many loops as hops", drawn["task-depth"]),
@@ -155,24 +174,25 @@ def _task_section(
 def _seed_section(
     tasks: Mapping[str, TaskResult], plan: Plan, drawn: Mapping[str, Figure]
 ) -> Section:
-    most = plan.trained_hops
-    reached = solved_hops(tasks[SEED_DESIGN])
-    return Section(
-        "The same task, the seed design",
-        [
-            "The public design reads a halting-weighted mean of all loop states, carries 37 % of "
-            "the state over linearly, and tells the block its loop number. Trained the same way, "
-            f"for the same steps, it answers up to {reached} hops at {SOLVED:.0%} "
-            f"(it was trained on {most} at most, as far as its curriculum came).",
-            "Once a position's halting probabilities reach the threshold its output is fixed, so "
-            "more loops cannot change the answer. The map below shows by which loop positions had "
-            "halted.",
-        ],
-        [
-            ("Share of positions halted by each loop", drawn["task-halting"]),
-            ("Accuracy by hops and loops, seed design", drawn["task-heat-seed-design"]),
-        ],
-    )
+    ours, seed = tasks[TASK], tasks[SEED_DESIGN]
+    most, (deepest, share) = plan.trained_hops, seed.deeper[-1]
+    texts = [
+        "The public seed design reads a halting-weighted mean of all loop states, carries 37 % of "
+        "the state over linearly, tells the block its loop number, and corrects each loop's output "
+        "by an adapter. Here it is trained on the same data for the same steps, from the same "
+        f"starting scale. It answers up to {solved_hops(seed)} hops at {SOLVED:.0%}, against "
+        f"{solved_hops(ours)}; at {deepest} hops {share:.1%}, against {ours.deeper[-1][1]:.1%}.",
+    ]
+    pictures = [("Accuracy by hops and loops, seed loop", drawn["task-heat-seed-design"])]
+    if seed.halting is not None:
+        texts.append(
+            f"The second picture shows one sequence at {most} loops: the map's entries on top, the "
+            f"queries below. {seed.halting.halted_queries:.0%} of the queries had halted before "
+            "the last loop. A position that halts early mixes its early states into the answer; "
+            "one that never halts is read at its last state, whatever the readout is called."
+        )
+        pictures.append(("Halting probability spent, by position", drawn["task-halting"]))
+    return Section("The same task, the seed loop", texts, pictures)
 
 
 def _text_section(text: TextResult, plan: Plan, drawn: Mapping[str, Figure]) -> Section:
@@ -187,8 +207,8 @@ def _text_section(text: TextResult, plan: Plan, drawn: Mapping[str, Figure]) -> 
             f"Held-out perplexity is {first.perplexity:.2f} at one loop, "
             f"{best.perplexity:.2f} at {best.n_loops} ({gain:.1%} lower), and "
             f"{last.perplexity:.2f} at {last.n_loops}.",
-            "On text of this size a few loops pay and more do no harm; do not expect the "
-            "task's gain here.",
+            "What loops buy on text of this size is little, and more of them change little; do "
+            "not expect the task's gain here.",
         ],
         [
             ("Held-out perplexity against loops", drawn["text-loops"]),

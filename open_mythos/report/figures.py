@@ -90,7 +90,7 @@ def marks_figure(lines: Marks, trained: int, x: str, y: str, chance: float | Non
     axes.axvline(trained, color="black", linewidth=0.8, linestyle="--")
     axes.annotate(
         "trained up to here",
-        (trained, 0.02),
+        (trained, 0.9),
         xycoords=("data", "axes fraction"),
         xytext=(4, 0),
         textcoords="offset points",
@@ -100,7 +100,8 @@ def marks_figure(lines: Marks, trained: int, x: str, y: str, chance: float | Non
         axes.axhline(chance, color="grey", linewidth=0.8, linestyle=":", label="chance")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.legend(frameon=False)
+    if len(lines) > 1:
+        axes.legend(frameon=False, loc="center left", fontsize=8)
     return figure
 
 
@@ -136,11 +137,16 @@ def depth_figure(found: DepthMap) -> Figure:
     )
 
 
-def halting_figure(uses: Mapping[int, LoopUse]) -> Figure:
-    """By difficulty, the share of positions that have halted by each loop."""
-    rows = [use.halted_by for use in uses.values()]
-    loops = range(1, max(use.n_loops for use in uses.values()) + 1)
-    return heat_figure(rows, list(uses), loops, ("hops", "loop", "halted by then"))
+def halting_figure(spent: Sequence[Sequence[float]], labels: Sequence[str]) -> Figure:
+    """By position, top to bottom, how much of its halting probability is spent by each loop."""
+    figure = heat_figure(
+        spent, labels, range(1, len(spent[0]) + 1), ("position", "loop", "spent by then")
+    )
+    axes = figure.axes[0]
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=7)
+    figure.set_figheight(0.9 + 0.19 * len(labels))
+    return figure
 
 
 def experts_figure(use: LoopUse) -> Figure:

@@ -42,7 +42,9 @@ def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
 def _section(section: Section) -> str:
     parts = [f"<section><h2>{escape(section.title)}</h2>"]
     parts += [f"<p>{escape(text)}</p>" for text in section.paragraphs]
-    parts += [_figure(caption, figure) for caption, figure in section.figures]
+    if section.figures:
+        shown = "\n".join(_figure(caption, figure) for caption, figure in section.figures)
+        parts.append(f'<div class="figures">{shown}</div>')
     if section.table:
         parts.append(_table(section.table))
     parts += [

@@ -1,8 +1,8 @@
 import torch
 
 from open_mythos.data.tasks import PointerChase
-from open_mythos.demo.measure import measure_task
-from open_mythos.demo.plan import TASK, Plan
+from open_mythos.demo.measure import HaltingMap, halting_map, measure_task
+from open_mythos.demo.plan import SEED_DESIGN, TASK, Plan
 from open_mythos.model.mythos import OpenMythos
 
 
@@ -42,3 +42,24 @@ def test_a_model_that_hops_once_a_loop_is_measured_as_one(tiny_plan: Plan) -> No
     assert beyond < 0.6
     assert result.heat.at(2, 2) == 1.0
     assert result.heat.at(2, 1) < 0.6
+
+
+def test_halting_is_shown_by_position_and_spent_in_full(tiny_plan: Plan) -> None:
+    recipe = tiny_plan.recipes[SEED_DESIGN]
+    task = PointerChase(states=11, queries=3, batch_size=2, layout="joint", maps="cycle")
+    found = halting_map(OpenMythos(recipe.model), task, 2, 5)
+    assert found is not None
+    ids = task.evaluation_batch(2).ids[0].tolist()
+    assert found.labels[0] == f"{ids[0] // 11}>{ids[0] % 11}"
+    assert found.labels[-1] == f"{ids[-1] - 121}?"
+    assert len(found.spent) == len(ids)
+    for row in found.spent:
+        assert sorted(row) == list(row)
+        assert abs(row[-1] - 1.0) < 1e-6
+    ours = OpenMythos(tiny_plan.recipes[TASK].model)
+    assert halting_map(ours, task, 2, 5) is None
+
+
+def test_queries_that_halted_are_counted() -> None:
+    rows = ((0.1, 0.2, 1.0), (0.5, 1.0, 1.0), (0.3, 0.4, 1.0))
+    assert HaltingMap(("a", "b", "c"), rows, queries=2).halted_queries == 0.5

@@ -18,7 +18,7 @@ def test_everything_promised_is_there(demo: tuple[Path, DemoResult]) -> None:
         assert open_checkpoint(out / name).recipe is not None
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 9
-    for heading in ("difficulty is depth", "seed design", "Real text", "Inside the loop"):
+    for heading in ("difficulty is depth", "seed loop", "Real text", "Inside the loop"):
         assert heading in page
     assert len(list((out / "figures").glob("*.png"))) >= 9
 

@@ -36,8 +36,9 @@ def test_heat_maps_show_the_given_cells() -> None:
     image = draw.depth_figure(found).axes[0].images[0]
     assert image.get_array().tolist() == [[0.9, 0.8], [0.2, 0.7]]
     assert draw.experts_figure(USE).axes[0].images[0].get_array().tolist()[1] == [0.1, 0.9]
-    halting = draw.halting_figure({3: USE}).axes[0].images[0]
-    assert halting.get_array().tolist() == [[0.25, 1.0]]
+    halting = draw.halting_figure([[0.25, 1.0], [0.5, 0.5]], ["0>1", "0?"]).axes[0]
+    assert halting.images[0].get_array().tolist() == [[0.25, 1.0], [0.5, 0.5]]
+    assert halting.yaxis_inverted()
 
 
 def test_curves_plot_perplexity(tmp_path: Path) -> None:
