@@ -109,7 +109,8 @@ def measure_text(
         lambda m, n: score(m, batches(plan.text_batches), n),
         name="held-out text",
     )
-    prompt = torch.tensor([tokenizer.encode(PROMPT)])
+    device = model.embed.weight.device
+    prompt = torch.tensor([tokenizer.encode(PROMPT)], device=device)
     samples = []
     for n_loops in plan.sample_loops:
         written = model.generate(
@@ -118,7 +119,7 @@ def measure_text(
             n_loops,
             temperature=0.8,
             top_k=40,
-            generator=torch.Generator().manual_seed(plan.seed),
+            generator=torch.Generator(device).manual_seed(plan.seed),
         )
         samples.append((n_loops, tokenizer.decode(written[0].tolist())))
     use = loop_use(model, batches(2), plan.trained_loops)
@@ -148,7 +149,7 @@ def halting_map(
     """The halting of every position of one held-out sequence; None without halting."""
     ids = task.evaluation_batch(hops).ids[:1]
     with evaluating(model):
-        output = model(ids, n_loops, return_output=True)
+        output = model(ids.to(model.embed.weight.device), n_loops, return_output=True)
     if output.halting_weights is None:
         return None
     shown = ids[0].tolist()

@@ -169,9 +169,8 @@ def test_a_training_checkpoint_is_read_without_trust(
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3)
     trained(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    old_class = make_dataclass(
-        "MythosConfig", ["dim"], namespace={"__module__": "open_mythos.main"}
-    )
+    old_class = make_dataclass("MythosConfig", ["dim"])
+    old_class.__module__ = "open_mythos.main"
     with monkeypatch.context() as patch:
         patch.setattr(open_mythos.main, "MythosConfig", old_class)
         content = {
@@ -201,7 +200,8 @@ def test_a_script_that_ran_beside_main_pickled_another_module_name(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("main", "open_mythos.main"):
-        old_class = make_dataclass("MythosConfig", ["dim"], namespace={"__module__": module})
+        old_class = make_dataclass("MythosConfig", ["dim"])
+        old_class.__module__ = module
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, type("M", (), {"MythosConfig": old_class}))
             torch.save({"model": aged(model), "cfg": old_class(dim=16)}, tmp_path / "step.pt")

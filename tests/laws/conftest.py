@@ -142,7 +142,7 @@ def one_loop(
     cfg, loop, (t, position) = model.cfg, model.recurrent, at
     x = h + e
     if cfg.loop_index:
-        zero = torch.zeros(1, 1, cfg.dim)
+        zero = torch.zeros(1, 1, cfg.dim, dtype=h.dtype)
         x = x + cfg.loop_index_scale * loop_index_embedding(zero, t, cfg.dim // 8)[0, 0]
     x = norm(x, loop.norm.weight)
     inner = norm(x, loop.block.attn_norm.weight)

@@ -50,9 +50,8 @@ def agrees(model: Any, ids: Tensor, logits: Tensor) -> bool:
 def pickled_config(cfg: MythosConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An instance of a class that pickles as 0.5.0's, with its fields and no other."""
     values = {k: v for k, v in cfg.to_dict().items() if k in FIELDS_05.split()}
-    old_class = make_dataclass(
-        "MythosConfig", list(values), namespace={"__module__": "open_mythos.main"}
-    )
+    old_class = make_dataclass("MythosConfig", list(values))
+    old_class.__module__ = "open_mythos.main"
     monkeypatch.setattr(open_mythos.main, "MythosConfig", old_class)
     return old_class(**values)
 

@@ -101,6 +101,7 @@ TINY = Recipe(
     eval_every=4,
     save_every=5,
     keep_last=2,
+    device="cpu",
 )
 
 

@@ -14,8 +14,13 @@ def loop_signal(
     *,
     device: torch.device | None = None,
 ) -> Tensor:
-    """The signal of loop `loop_t` (dim,): sines, then cosines, in the first `loop_dim` channels."""
-    steps = torch.arange(0, loop_dim, 2, device=device, dtype=torch.float32)
+    """The signal of loop `loop_t` (dim,): sines, then cosines, in the first `loop_dim` channels.
+
+    In float64 where the device has it: float32 sines differ between devices in the last bit.
+    """
+    mps = device is not None and device.type == "mps"
+    wide = torch.float32 if mps else torch.float64
+    steps = torch.arange(0, loop_dim, 2, device=device, dtype=wide)
     angles = loop_t * theta ** -(steps / max(loop_dim, 1))
     signal = torch.cat((angles.sin(), angles.cos()))[:loop_dim]
     return torch.cat((signal, signal.new_zeros(dim - loop_dim)))
