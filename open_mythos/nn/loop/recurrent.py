@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from open_mythos.nn.dict_cache import DictCache, close_slot, open_slot
 from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signal
 from open_mythos.nn.loop.halting import ACTHalting
 from open_mythos.nn.loop.injection import build_injection
-from open_mythos.nn.loop.readout import ActMean, open_readout
+from open_mythos.nn.loop.readout import ActMean, Readout, open_readout
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.ops.backend import traced
 
@@ -132,29 +132,24 @@ class RecurrentBlock(nn.Module):
         """
         freeze = self.cfg.halted == "freeze"
         dense = patched(self.act) or patched(self.block.ffn)
-        readout = open_readout(self.cfg, h)
+        readout: Readout = open_readout(self.cfg, h)
         frozen: Frozen | None = None
-        halting: list[Tensor] = []
-        traces: list[BlockTrace] = []
-        norms: list[Tensor] = []
+        seen = _Observed()
         for t in range(n_loops):
             slot = None if slots is None else slots[t]
             active = _active(valid, frozen)
             h, trace = self.step(h, e, t, context, slot, frozen, active, dense=dense)
             p = self.act(h) if isinstance(readout, ActMean) else None
             readout = readout.step(h, p, last=t == n_loops - 1)
-            traces.append(trace)
-            norms.append(_rms(h, valid))
-            if p is not None:
-                halting.append(p)
+            seen.note(trace, p, _rms(h, valid))
             if freeze and readout.halted is not None:
                 frozen = Frozen(readout.halted, trace.entries)
             if self._settled(readout.halted, valid, freeze, cached=slots is not None):
                 break
         if slots is not None:
-            for slot in slots[len(traces) :]:  # the loops that nobody needed show the last keys
-                slot.extend(traces[-1].entries)
-        return readout.value, _trace(readout, traces, halting, norms, h)
+            for slot in slots[len(seen.norms) :]:  # the loops that nobody needed show the last keys
+                slot.extend(trace.entries)
+        return readout.value, seen.trace(readout, h)
 
     def _settled(
         self, halted: Tensor | None, valid: Tensor | None, freeze: bool, *, cached: bool
@@ -222,22 +217,32 @@ def _rms(h: Tensor, valid: Tensor | None) -> Tensor:
     return ((square * valid).sum() / valid.sum().clamp(min=1)).sqrt()
 
 
-def _trace(
-    readout: object,
-    traces: Sequence[BlockTrace],
-    halting: Sequence[Tensor],
-    norms: Sequence[Tensor],
-    h: Tensor,
-) -> LoopTrace:
-    loads = [trace.load for trace in traces if trace.load is not None]
-    act = readout if isinstance(readout, ActMean) else None
-    everywhere = torch.full(h.shape[:-1], len(traces), dtype=torch.int64, device=h.device)
-    return LoopTrace(
-        n_loops=len(traces),
-        halting=torch.stack(tuple(halting)) if act else None,
-        halting_weights=torch.stack(act.weights) if act else None,
-        loops_used=act.ledger.loops if act else everywhere,
-        ponder=act.ledger.ponder if act else None,
-        router_load=torch.stack(loads) if loads else h.new_zeros(len(traces), 0).long(),
-        state_rms=torch.stack(tuple(norms)),
-    )
+@dataclass
+class _Observed:
+    """What the loops of one pass were seen to do; keys and values are not kept."""
+
+    loads: list[Tensor] = field(default_factory=list)
+    halting: list[Tensor] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
+
+    def note(self, trace: BlockTrace, p: Tensor | None, norm: Tensor) -> None:
+        self.norms.append(norm)
+        if trace.load is not None:
+            self.loads.append(trace.load)
+        if p is not None:
+            self.halting.append(p)
+
+    def trace(self, readout: Readout, h: Tensor) -> LoopTrace:
+        n_loops = len(self.norms)
+        act = readout if isinstance(readout, ActMean) else None
+        everywhere = torch.full(h.shape[:-1], n_loops, dtype=torch.int64, device=h.device)
+        nobody = torch.zeros(n_loops, 0, dtype=torch.int64, device=h.device)
+        return LoopTrace(
+            n_loops=n_loops,
+            halting=torch.stack(self.halting) if act else None,
+            halting_weights=torch.stack(act.weights) if act else None,
+            loops_used=act.ledger.loops if act else everywhere,
+            ponder=act.ledger.ponder if act else None,
+            router_load=torch.stack(self.loads) if self.loads else nobody,
+            state_rms=torch.stack(self.norms),
+        )
