@@ -28,6 +28,13 @@ class CheckpointError(MythosError, ValueError):
     """Files on disk that are damaged, foreign, or unsafe to read."""
 
 
+class DamagedError(CheckpointError):
+    """A file that is not as it was written: missing, truncated, altered, or beyond parsing.
+
+    Apart from files that are whole but of no use here: newer, foreign, or unreadable for now.
+    """
+
+
 class MissingExtraError(MythosError, ImportError):
     """An optional dependency that is not installed."""
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from open_mythos.errors import CheckpointError
+from open_mythos.errors import CheckpointError, DamagedError
 
 
 MANIFEST = "manifest.json"
@@ -157,16 +157,14 @@ def read_json(path: str | Path) -> Any:
     """Read what `write_json` wrote.
 
     Raises:
-        CheckpointError: If the file is missing, or is no JSON (truncated, damaged).
+        DamagedError: If the file is missing, or is no JSON (truncated, damaged).
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} does not exist; is this the folder of a checkpoint?"
-        ) from None
+        raise DamagedError(f"{path} does not exist; is this the folder of a checkpoint?") from None
     except ValueError as error:
-        raise CheckpointError(
+        raise DamagedError(
             f"{path} is damaged or truncated ({error}); use another copy or an earlier checkpoint"
         ) from None
 
@@ -201,28 +199,28 @@ def check_file(folder: str | Path, name: str, *, sealed: bool = False) -> Path:
     put together by hand, and safetensors then still refuses a truncated file by itself.
 
     Raises:
-        CheckpointError: If the file is missing, truncated or altered, or an asked-for manifest is
+        DamagedError: If the file is missing, truncated or altered, or an asked-for manifest is
             missing or silent about it.
     """
     root, path = Path(folder), Path(folder) / name
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; a checkpoint folder must hold {name}")
+        raise DamagedError(f"{path} does not exist; a checkpoint folder must hold {name}")
     if not (root / MANIFEST).is_file() and not sealed:
         return path
     manifest = read_json(root / MANIFEST)
     entry = manifest.get("files", {}).get(name) if isinstance(manifest, dict) else None
     if entry is None:
         if sealed:
-            raise CheckpointError(f"{root / MANIFEST} does not list {name}; it cannot be trusted")
+            raise DamagedError(f"{root / MANIFEST} does not list {name}; it cannot be trusted")
         return path
     size = path.stat().st_size
     if size != entry["bytes"]:
-        raise CheckpointError(
+        raise DamagedError(
             f"{path} has {size} bytes, {entry['bytes']} were written: it is truncated or damaged; "
             "use another copy or an earlier checkpoint"
         )
     if digest(path) != entry["sha256"]:
-        raise CheckpointError(
+        raise DamagedError(
             f"{path} is not what was written (its SHA-256 differs): use another copy or an earlier "
             f"checkpoint, or, if you edited it on purpose, delete {root / MANIFEST}"
         )
@@ -233,10 +231,10 @@ def check_folder(folder: str | Path) -> None:
     """Check every file that a sealed folder's manifest lists.
 
     Raises:
-        CheckpointError: On the first file that is missing, truncated or altered.
+        DamagedError: On the first file that is missing, truncated or altered.
     """
     manifest = read_json(Path(folder) / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{Path(folder) / MANIFEST} is no manifest; use another checkpoint")
+        raise DamagedError(f"{Path(folder) / MANIFEST} is no manifest; use another checkpoint")
     for name in manifest["files"]:
         check_file(folder, name, sealed=True)

@@ -14,17 +14,16 @@ from torch import Tensor
 from open_mythos.checkpoint.files import (
     MANIFEST,
     TEMPORARY,
-    atomic_folder as atomic_folder,
-    check_file as check_file,
-    check_folder as check_folder,
-    read_json as read_json,
+    atomic_folder,
+    check_file,
+    read_json,
     sync_path,
     sync_tree,
-    write_json as write_json,
-    write_manifest as write_manifest,
+    write_json,
+    write_manifest,
 )
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import CheckpointError
+from open_mythos.errors import CheckpointError, DamagedError
 
 
 SCHEMA_VERSION = 1
@@ -79,12 +78,13 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of one safetensors file on the CPU, tied ones tied again, and its metadata.
 
     Raises:
-        CheckpointError: If the file is missing, is no safetensors file, or is truncated.
+        DamagedError: If the file is missing, is no safetensors file, or is truncated.
+        CheckpointError: If the system does not let it be read, or it is a pickle.
     """
     target = Path(path)
     refuse_pickle(target)
     if not target.is_file():
-        raise CheckpointError(f"{target} does not exist")
+        raise DamagedError(f"{target} does not exist")
     try:
         with safe_open(str(target), framework="pt") as file:
             metadata = dict(file.metadata() or {})
@@ -92,10 +92,14 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             # same weights would give logits that differ in the last bit.
             names = file.keys()
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
+    except SafetensorError as error:
+        raise DamagedError(
             f"{target} is no safetensors file, or is truncated ({error}); "
             "use another copy or an earlier checkpoint"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{target} cannot be read ({error}); look at its permissions and at the disk"
         ) from None
     for name, first in json.loads(metadata.pop(ALIASES, "{}")).items():
         tensors[name] = tensors[first]

@@ -21,19 +21,20 @@ def run(  # noqa: PLR0913 -- one argument per option
     top_k: int,
     top_p: float,
     seed: int,
+    device: str = "auto",
 ) -> None:
     """Print the prompt and its continuation, piece by piece."""
-    opened = open_checkpoint(checkpoint)
+    opened = open_checkpoint(checkpoint, device)
     tokenizer, model = opened.tokenizer, opened.model
     start = tokenizer.encode(prompt) if prompt else [tokenizer.eos_id or 0]
-    eos = tokenizer.eos_id
+    eos, where = tokenizer.eos_id, model.embed.weight.device
     tokens = stream(
         model,
-        torch.tensor([start]),
+        torch.tensor([start], device=where),
         Stop(max_new_tokens, eos),
         Sampling(temperature, top_k, top_p),
         n_loops,
-        torch.Generator().manual_seed(seed),
+        torch.Generator(where).manual_seed(seed),
     )
     written, shown = list(start) if prompt else [], ""
     with torch.inference_mode(), evaluating(model):

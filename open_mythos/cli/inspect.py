@@ -25,6 +25,7 @@ from open_mythos.errors import CheckpointError, ConfigError, did_you_mean
 ATTENTIONS: tuple[AttentionType, ...] = ("mla", "gqa")
 BFLOAT16_BYTES = 2
 CONFIG_FILE = "config.json"
+LATEST_FILE = "latest"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,14 @@ def resolve(target: str) -> tuple[str, MythosConfig]:
     """The name and config behind what the user typed; no weights are read.
 
     Raises:
-        ConfigError: If it is no preset, no YAML file and no folder with a config.json.
+        ConfigError: If it is no preset, no YAML file, no run and no folder with a config.json.
         CheckpointError: If the folder's config.json is damaged or another library's.
     """
     if target in PRESETS:
         return target, preset(target)
     path = Path(target)
+    if (path / LATEST_FILE).is_file():  # a run folder names its newest checkpoint
+        path = path / (path / LATEST_FILE).read_text(encoding="utf-8").strip()
     if path.is_dir() and (path / CONFIG_FILE).is_file():
         document = read_json(path / CONFIG_FILE)
         values = document.get("config") if isinstance(document, dict) else None

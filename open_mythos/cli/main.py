@@ -48,6 +48,9 @@ Loops = Annotated[
     int | None,
     typer.Option("--loops", help="Times the looped block runs; default: the model's own."),
 ]
+Device = Annotated[
+    str, typer.Option(help="auto (the accelerator if there is one), cpu, cuda:1, ...")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -128,6 +131,7 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 50,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest mass p.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    device: Device = "auto",
 ) -> None:
     """Write text with a trained model."""
     from open_mythos.cli.generate import run
@@ -141,6 +145,7 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        device=device,
     )
 
 
@@ -155,6 +160,7 @@ def sweep(
         ),
     ] = None,
     batches: Annotated[int, typer.Option(min=1, help="Batches to score at each depth.")] = 8,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Score a trained model at several depths."""
@@ -165,6 +171,7 @@ def sweep(
         loops=parse_depths(loops),
         text=text,
         batches=batches,
+        device=device,
         as_json=as_json,
     )
 

@@ -8,6 +8,7 @@ from open_mythos.errors import CheckpointError, InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train.checkpoints import RunFolder, newest_checkpoint, read_recipe
 from open_mythos.train.recipe import Recipe
+from open_mythos.train.trainer import find_device
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,22 @@ class Opened:
             ) from error
 
 
-def open_checkpoint(path: Path) -> Opened:
+def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     """The model at `path`: a folder with config.json, or a run folder's newest checkpoint.
+
+    Args:
+        path: The folder.
+        device: "auto" (the accelerator if there is one), or a torch device.
 
     Raises:
         CheckpointError: If there is no model, or it is damaged.
+        ConfigError: If the device is not here.
     """
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a model folder or a run folder")
     bare = path.is_file() or (path / "config.json").is_file()
     folder = path if bare else newest_checkpoint(path)
-    run = folder.parent.parent
-    recipe = read_recipe(run) if RunFolder(run).recipe_file.is_file() else None
-    return Opened(folder, OpenMythos.from_pretrained(folder), recipe)
+    run = RunFolder(folder.parent.parent)
+    inside = folder.parent == run.checkpoints and run.recipe_file.is_file()
+    model = OpenMythos.from_pretrained(folder, device=find_device(device))
+    return Opened(folder, model, read_recipe(run.root) if inside else None)

@@ -10,20 +10,25 @@ from rich.table import Table
 
 from open_mythos.cli.opening import Opened, open_checkpoint
 from open_mythos.data.corpus import corpus_text, encode_corpus
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks import PointerChase, PrefixParity
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError
-from open_mythos.eval.accuracy import Task
 from open_mythos.eval.loop_curve import DepthMap, LoopCurve, depth_map, sweep
 from open_mythos.eval.perplexity import score
 from open_mythos.train.sources import EvaluationSource, build_sources
 
 
 def run(
-    *, checkpoint: Path, loops: Sequence[int], text: Path | None, batches: int, as_json: bool
+    *,
+    checkpoint: Path,
+    loops: Sequence[int],
+    text: Path | None,
+    batches: int,
+    as_json: bool,
+    device: str = "auto",
 ) -> None:
     """Score at every depth: perplexity on text, accuracy by difficulty on a task."""
-    opened = open_checkpoint(checkpoint)
+    opened = open_checkpoint(checkpoint, device)
     held_out = _windows(opened, str(text)) if text is not None else _own_data(opened)
     found: LoopCurve | DepthMap
     if isinstance(held_out, TokenWindows):
@@ -69,10 +74,13 @@ def text_curve(
     )
 
 
-def task_map(opened: Opened, task: Task, loops: Sequence[int], batches: int) -> DepthMap:
-    """Accuracy at every depth, for difficulties from the easiest to four times the trained."""
-    most = task.max_hops if isinstance(task, PointerChase) else getattr(task, "length", 8)
-    difficulties = sorted({1, max(1, most // 2), most, 2 * most, 4 * most})
+def task_map(
+    opened: Opened, task: PointerChase | PrefixParity, loops: Sequence[int], batches: int
+) -> DepthMap:
+    """Accuracy at every depth, from the easiest to four times the trained, as far as fits."""
+    most, room = task.max_level, opened.model.cfg.max_seq_len
+    wanted = sorted({1, max(1, most // 2), most, 2 * most, 4 * most})
+    difficulties = [d for d in wanted if task.evaluation_batch(d).ids.shape[1] <= room]
     return depth_map(opened.model, task, difficulties, loops, batches=batches, name="task")
 
 

@@ -45,8 +45,9 @@ def _of_depth(cfg: MythosConfig, loops: int) -> list[str]:
     found = []
     if cfg.readout != "last":
         found.append(
-            f"readout {cfg.readout!r} weighs early loops into the output, and loops beyond the "
-            "training depth have not helped with it; where depth should pay, readout='last'"
+            f"readout {cfg.readout!r} weighs early loops into the output of early halters; "
+            "it carried less far beyond the training depth (docs/log.md); where depth should pay, "
+            "readout='last'"
         )
     if cfg.injection == "lti" and cfg.lti_decay > LONGEST_DEEP_DECAY:
         found.append(

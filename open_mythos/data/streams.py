@@ -13,6 +13,7 @@ class Purpose(IntEnum):
     TRAINING = 0
     EVALUATION = 1
     SPLIT = 2
+    DEPTH = 3
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:

@@ -60,7 +60,7 @@ class HaltingMap:
     def halted_queries(self) -> float:
         """Share of the queries that had halted before the last loop."""
         rows = self.spent[-self.queries :]
-        return sum(row[-2] > 0.999 for row in rows) / len(rows)
+        return sum(len(row) > 1 and row[-2] > 0.999 for row in rows) / len(rows)
 
 
 @dataclass(frozen=True)
@@ -159,5 +159,7 @@ def halting_map(
     else:
         names = [str(i) for i in entries]
     names += [f"{i - task.state_offset}?" for i in asked]
-    spent = output.halting_weights[:, 0].cumsum(0).t()
-    return HaltingMap(tuple(names), tuple(tuple(row) for row in spent.tolist()), task.queries)
+    spent = output.halting_weights[:, 0].cumsum(0)
+    unrun = spent[-1:].expand(n_loops - output.n_loops, -1)  # all had halted: nothing more to spend
+    rows = torch.cat((spent, unrun)).t().tolist()
+    return HaltingMap(tuple(names), tuple(tuple(row) for row in rows), task.queries)

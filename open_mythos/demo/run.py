@@ -71,6 +71,7 @@ def run_demo(
     summary = {
         "findings": found,
         "steps": {name: result.step for name, result in trained.items()},
+        "seconds_of_this_call": round(time.perf_counter() - began, 1),
         "environment": environment(device, 0),
     }
     write_json(out / "summary.json", summary)

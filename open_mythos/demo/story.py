@@ -97,7 +97,7 @@ def figures(
         "task-accuracy": training_figure(chase, "accuracy", "accuracy"),
         "task-level": training_figure(chase, "level", "hardest hops so far"),
         "text-loss": training_figure({TEXT: runs[TEXT]}, "loss", "loss (nats per token)"),
-        "text-loops": curve_figure(text.curve, plan.trained_loops),
+        "text-loops": curve_figure(text.curve, plan.recipes[TEXT].depth.max),
         "text-experts": experts_figure(text.use),
         "rho": radius_figure({**chase, TEXT: runs[TEXT]}),
     }

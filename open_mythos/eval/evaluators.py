@@ -5,6 +5,7 @@ from itertools import islice
 
 from torch import nn
 
+from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.eval.accuracy import Task, accuracy
 from open_mythos.eval.perplexity import score
@@ -24,30 +25,40 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
     Text: "validation", at the training depth's mean. Tasks: "hops_8" or "bits_24" and so on, at
-    the easiest, the hardest trained and twice that difficulty; a pointer task gets as many loops
-    as its hops are granted.
+    the easiest, the hardest trained and twice that difficulty, where the model has room for its
+    rows; a pointer task gets as many loops as its hops are granted.
     """
     held_out = sources.evaluation
     if held_out is None:
         return {}
     loops = max(1, round(expected_depth(recipe.depth)))
     if isinstance(held_out, TokenWindows):
-        return {"validation": text_evaluator(held_out, loops)}
+        return {"validation": text_evaluator(held_out, loops, sources.tokenizer)}
     if recipe.data.kind == "pointer":
         per_hop, most = recipe.data.loops_per_hop, recipe.data.max_hops
         return {
             f"hops_{k}": task_evaluator(held_out, k, k * per_hop)
             for k in sorted({1, most, 2 * most})
         }
-    most = recipe.data.length
-    return {f"bits_{n}": task_evaluator(held_out, n, loops) for n in sorted({1, most, 2 * most})}
+    most, room = recipe.data.length, recipe.model.max_seq_len
+    lengths = [n for n in sorted({1, most, 2 * most}) if n <= room]
+    return {f"bits_{n}": task_evaluator(held_out, n, loops) for n in lengths}
 
 
-def text_evaluator(windows: TokenWindows, n_loops: int, batches: int = TEXT_BATCHES) -> Evaluator:
-    """Loss, perplexity and accuracy on the first batches of a validation text."""
+def text_evaluator(
+    windows: TokenWindows,
+    n_loops: int,
+    tokenizer: Tokenizer | None = None,
+    batches: int = TEXT_BATCHES,
+) -> Evaluator:
+    """Loss, perplexity and accuracy on the first batches of a validation text.
+
+    With the tokenizer, bits per byte too, which compare across tokenizers.
+    """
 
     def evaluate(model: nn.Module, step: int) -> Mapping[str, float]:  # noqa: ARG001 -- Evaluator
-        return score(model, islice(windows.evaluation_batches(), batches), n_loops).numbers()
+        first = islice(windows.evaluation_batches(), batches)
+        return score(model, first, n_loops, tokenizer=tokenizer).numbers()
 
     return evaluate
 

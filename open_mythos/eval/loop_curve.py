@@ -10,6 +10,7 @@ from torch import nn
 from open_mythos.errors import InputError
 from open_mythos.eval.accuracy import BATCHES, Task, accuracy
 from open_mythos.eval.perplexity import Score
+from open_mythos.train.records import finite
 
 
 LoopEvaluator = Callable[[nn.Module, int], Score]
@@ -187,14 +188,6 @@ def check_loops(loops: Iterable[int], what: str = "n_loops") -> tuple[int, ...]:
     if not numbers:
         raise InputError(f"no {what} is given; a sweep needs at least one")
     return tuple(sorted(set(numbers)))
-
-
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with non-finite numbers, which JSON lacks, as None."""
-    return {
-        key: None if isinstance(v, float) and not math.isfinite(v) else v
-        for key, v in values.items()
-    }
 
 
 def nan_of(value: float | None) -> float:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from open_mythos.data.batch import IGNORE, Batch
+from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import evaluating
 
@@ -22,7 +23,7 @@ class Score:
         accuracy: Share of the targets that the largest logit hits.
         n_targets: Targets, each counted once.
         n_loops: Loops of every pass; None is the model's own number.
-        n_bytes: Bytes of text that the targets stand for; 0 where that means nothing.
+        n_bytes: UTF-8 bytes of the text that the targets spell; 0 where that means nothing.
     """
 
     loss: float
@@ -53,26 +54,38 @@ class Score:
 
 @torch.inference_mode()
 def score(
-    model: nn.Module, batches: Iterable[Batch], n_loops: int | None = None, *, n_bytes: int = 0
+    model: nn.Module,
+    batches: Iterable[Batch],
+    n_loops: int | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
 ) -> Score:
     """Score a model on finite batches, in evaluation mode, which is undone afterwards.
 
     The mean is over targets, not over batches: a short last batch weighs what it holds. A batch
     that says its own number of loops is run at `n_loops` all the same, unless that is None.
 
+    With the tokenizer of a text, the bytes of exactly the scored targets are counted too: decoded
+    as one, so that a character cut by a window is whole again. Ends of text spell nothing. A
+    character of which the first or the last target holds a part counts as U+FFFD, three bytes.
+
     Raises:
         InputError: If the batches hold no target.
     """
     device = next(model.parameters()).device
     loss, hits, count = 0.0, 0, 0
+    spelt: list[int] = []
     with evaluating(model):
         for batch in batches:
             moved = batch.to(device)
             logits = model(moved.ids, batch.n_loops if n_loops is None else n_loops)
             sums = sums_over_targets(logits, moved.targets)
             loss, hits, count = loss + sums[0], hits + sums[1], count + sums[2]
+            if tokenizer is not None:
+                spelt += batch.targets[batch.targets != IGNORE].tolist()
     if not count:
         raise InputError("the batches hold no target; was the text shorter than one window?")
+    n_bytes = 0 if tokenizer is None else len(tokenizer.decode(spelt).encode())
     return Score(loss / count, hits / count, count, n_loops, n_bytes)
 
 

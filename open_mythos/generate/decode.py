@@ -123,5 +123,6 @@ def _last_real(logits: Tensor, attention_mask: Tensor | None) -> Tensor:
     if attention_mask is None:
         return logits[:, -1]
     position = torch.arange(logits.shape[1], device=logits.device)
-    last = (attention_mask.to(torch.int64) * position).argmax(dim=1)
+    real = attention_mask.to(logits.device) != 0
+    last = (real * position).argmax(dim=1)
     return logits[torch.arange(len(logits), device=logits.device), last]

@@ -145,6 +145,8 @@ def positions(
         if valid is None:
             return torch.arange(start, start + length, device=ids.device)
         return (valid.to(torch.int64).cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+    if not isinstance(position_ids, Tensor):
+        raise InputError(f"position_ids must be a tensor, not {type(position_ids).__name__}")
     if position_ids.dtype not in INTEGERS:
         raise InputError(f"position_ids are {position_ids.dtype}; they must be integers")
     if position_ids.shape not in ((length,), (1, length), (batch, length)):

@@ -212,8 +212,9 @@ class OpenMythos(nn.Module):
         Raises:
             InputError: If an argument is out of range or the model has no room.
         """
-        kept = ids.dtype if ids.dtype == torch.int32 else torch.int64
-        ids = check_ids(ids, self.cfg)
+        checked = check_ids(ids, self.cfg)
+        kept = torch.int32 if ids.dtype == torch.int32 else torch.int64
+        ids = checked
         real_keys(attention_mask, None, ids, past=0)  # every prompt has a real token
         sampling = Sampling(temperature, top_k, top_p, min_p)
         stop = Stop(max_new_tokens, eos_token_id)
@@ -284,6 +285,8 @@ class OpenMythos(nn.Module):
         ffn = model.recurrent.block.ffn
         assert isinstance(ffn, MoEFFN)
         ffn.load = torch.zeros(cfg.n_experts, dtype=torch.int64)
+        wide = torch.promote_types(ffn.router_bias.dtype, torch.float32)
+        ffn.router_bias = ffn.router_bias.to(wide)
         return model
 
     # -- what public tutorials look at -------------------------------------------------------------

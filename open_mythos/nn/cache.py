@@ -206,7 +206,7 @@ class KVCache:
         self.valid = None if self.valid is None else self.valid[:, :length]
 
     def grow(self, capacity: int) -> None:
-        """Make room for at least `capacity` positions, doubling so that growth stays linear."""
+        """Make room for at least `capacity` positions."""
         if capacity > self.capacity:
             self.capacity = capacity
             for _, slot in self.slots():

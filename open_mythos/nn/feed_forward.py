@@ -3,10 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from open_mythos.nn.fused import FusedLinear, LinearView
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
 
 
-class Expert(nn.Module):
+class Expert(HasParts):
     """down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
 
     def __init__(self, dim: int, expert_dim: int) -> None:

@@ -1,6 +1,7 @@
 """Several bias-free linear maps of one input, stored as one matrix, still named one by one."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,12 @@ class LinearView:
 
     def __init__(self, weight: Tensor) -> None:
         """Wrap a (out, in) view."""
-        self.weight = weight
+        self._weight = weight
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in); read-only as an attribute, since a new tensor would not reach the layer."""
+        return self._weight
 
     @property
     def out_features(self) -> int:
@@ -64,3 +70,18 @@ class FusedLinear(nn.Module):
     def extra_repr(self) -> str:
         """The parts and widths, for `print(model)`."""
         return f"in={self.weight.shape[1]}, {', '.join(f'{k}={v}' for k, v in self.parts.items())}"
+
+
+class HasParts(nn.Module):
+    """A layer whose published sub-modules are views of fused storage: they cannot be swapped.
+
+    Without this, `attn.wq = MyLinear(...)` would register a module that nobody runs.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is a view of fused storage and cannot be replaced; "
+                f"change its values in place under torch.no_grad(), or replace the whole layer"
+            )
+        super().__setattr__(name, value)

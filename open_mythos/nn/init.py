@@ -1,4 +1,4 @@
-"""How parameters start: one table from role to initialiser."""
+"""How parameters start, by the kind of module that holds them."""
 
 import torch
 from torch import nn
@@ -13,8 +13,8 @@ from open_mythos.nn.moe.layer import MoEFFN
 def initialise(model: nn.Module, cfg: MythosConfig) -> None:
     """Start every Linear, Embedding, expert stack and the adapter's B at N(0, cfg.init_std).
 
-    The token embedding has a start of its own, cfg.embed_init_std. Norm weights (1), the halting
-    bias (0) and the injection's parameters keep what their modules set.
+    The halting bias starts at 0; norm weights and the injection's parameters keep what their
+    modules set. The model then starts its embedding and its last norm by fields of their own.
     """
     std = cfg.init_std
     for module in model.modules():

@@ -41,7 +41,7 @@ def attend(  # noqa: PLR0913 -- the arguments of attention
         (B, T, H, f).
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    chosen = attention_backend(q, v, mask, backend)
+    chosen = attention_backend(q, k, v, mask, backend)
     if chosen == "reference":
         return attend_reference(q, k, v, mask, scale, causal=causal)
     if chosen == "flash":

@@ -14,6 +14,7 @@ from open_mythos.errors import InputError
 AttentionBackend = Literal["auto", "sdpa", "flash", "reference"]
 ExpertsBackend = Literal["auto", "grouped", "loop", "dense", "reference"]
 
+FLASH_WIDEST = 256
 # Rows of a 16-bit matrix must be multiples of 16 bytes for torch's grouped matmul.
 GROUPED_ALIGNMENT = 8
 # Experts up to which a compiled model runs all of them on all tokens rather than break its graph.
@@ -33,10 +34,13 @@ def traced() -> bool:
     return torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
-def attention_backend(q: Tensor, v: Tensor, mask: Tensor | None, wanted: AttentionBackend) -> str:
+def attention_backend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, wanted: AttentionBackend
+) -> str:
     """The attention implementation for these tensors.
 
-    flash-attn is picked only where it is exact: CUDA, 16-bit, no mask tensor, equal head widths.
+    flash-attn is picked only where it is right: CUDA, one 16-bit dtype, no mask tensor, equal head
+    widths up to the 256 that its kernels have.
 
     Raises:
         InputError: If `wanted` is not a backend, or is flash where flash cannot run.
@@ -48,8 +52,9 @@ def attention_backend(q: Tensor, v: Tensor, mask: Tensor | None, wanted: Attenti
         HAS_FLASH
         and q.is_cuda
         and q.dtype in (torch.float16, torch.bfloat16)
+        and q.dtype == k.dtype == v.dtype
         and mask is None
-        and q.shape[-1] == v.shape[-1]
+        and q.shape[-1] == v.shape[-1] <= FLASH_WIDEST
         and not traced()
     )
     if wanted == "flash" and not fits:

@@ -1,5 +1,6 @@
 """RunFolder: what a run leaves on disk, how it is found again, and what is kept."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from open_mythos.checkpoint.store import (
 )
 from open_mythos.config.overrides import from_plain, read_yaml, to_plain, to_yaml
 from open_mythos.data.tokenizer import Tokenizer, save_tokenizer
-from open_mythos.errors import CheckpointError, ConfigError, did_you_mean
+from open_mythos.errors import CheckpointError, ConfigError, DamagedError, did_you_mean
 from open_mythos.train.environment import environment
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.state import TrainState
@@ -89,6 +90,21 @@ class RunFolder:
         matches = [(STEP_FOLDER.fullmatch(p.name), p) for p in self.checkpoints.iterdir()]
         return dict(sorted((int(m[1]), p) for m, p in matches if m and p.is_dir()))
 
+    def damaged(self) -> list[Path]:
+        """The checkpoints that were set aside."""
+        return sorted(self.checkpoints.glob(f"step_*{DAMAGED}*"))
+
+    def holds_run(self) -> bool:
+        """Whether an earlier run left anything here that a new one would overwrite."""
+        files = (self.recipe_file, self.metrics_file)
+        return any(f.is_file() for f in files) or bool(self.steps() or self.damaged())
+
+    def evaluated(self, step: int) -> bool:
+        """Whether metrics.jsonl, whole up to the last line, has an evaluation after this step."""
+        lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+        records = (json.loads(line) for line in reversed(lines))
+        return any(r.get("kind") == "eval" and r["step"] == step for r in records)
+
     # -- beginning -------------------------------------------------------------------------------
 
     def begin(self, start: Start, recipe: Recipe) -> bool:
@@ -106,7 +122,7 @@ class RunFolder:
         """
         if start not in STARTS:
             raise ConfigError(f"resume is {start!r}; {did_you_mean(str(start), STARTS)}")
-        exists = self.recipe_file.is_file() or bool(self.steps())
+        exists = self.holds_run()
         if exists and start == "new":
             raise CheckpointError(
                 f"{self.root} already holds a run; go on with it (--resume), start over in its "
@@ -152,36 +168,51 @@ class RunFolder:
             if tokenizer is not None:
                 save_tokenizer(tokenizer, fresh)
             write_manifest(fresh)
-        write_text(self.latest_file, target.relative_to(self.root).as_posix() + "\n")
+        self._point_at(target)
         if recipe.keep_last:
             for path in list(self.steps().values())[: -recipe.keep_last]:
                 shutil.rmtree(path)
         return target
 
     def restore(self, state: TrainState, note: Callable[[str], None]) -> Path | None:
-        """Load the newest checkpoint that is whole; None if the run had not saved one yet.
+        """Load the newest checkpoint that is whole; None if the run was ended before its first.
 
-        A damaged one is reported through `note` and renamed, so that it stays to be looked at
-        but counts no more.
+        Damaged ones are reported through `note` and renamed, so that they stay to be looked at but
+        count no more: only once an older one is loaded, so that a run without any stays as it is.
 
         Raises:
-            CheckpointError: If there are checkpoints and none of them is whole.
+            CheckpointError: If every checkpoint is damaged, set aside or gone, or the newest whole
+                one does not fit: written by a newer library, or of another recipe.
         """
-        folders = list(reversed(self.steps().values()))
-        for folder in folders:
+        damaged: dict[Path, DamagedError] = {}
+        for folder in reversed(self.steps().values()):
             try:
                 load_checkpoint(folder, state)
-            except CheckpointError as error:
-                aside = set_aside(folder)
-                note(f"checkpoint damaged, kept as {aside.name}: {error}")
-            else:
-                return folder
-        if folders:
+            except DamagedError as error:
+                damaged[folder] = error
+                continue
+            for path, reason in damaged.items():
+                note(f"checkpoint damaged, kept as {set_aside(path).name}: {reason}")
+            if damaged:
+                self._point_at(folder)
+            return folder
+        lost = len(damaged) + len(self.damaged())
+        if lost:
             raise CheckpointError(
-                f"none of the {len(folders)} checkpoints in {self.checkpoints} can be read; "
-                "start over with --fresh"
+                f"none of the {lost} checkpoints in {self.checkpoints} can be read; put a whole "
+                "one there, or start over with --fresh"
             )
+        if self.latest_file.is_file():
+            raise CheckpointError(
+                f"{self.latest_file} names a checkpoint, but {self.checkpoints} holds none; put it "
+                "back, or start over with --fresh"
+            )
+        if self.metrics_file.is_file() and self.metrics_file.stat().st_size:
+            note("the run had ended before its first checkpoint; it starts again at step 0")
         return None
+
+    def _point_at(self, folder: Path) -> None:
+        write_text(self.latest_file, folder.relative_to(self.root).as_posix() + "\n")
 
 
 def newest_checkpoint(run: str | Path) -> Path:
@@ -215,11 +246,13 @@ def load_checkpoint(folder: Path, state: TrainState) -> None:
     Everything is read and checked before anything is changed, the shapes of weights excepted.
 
     Raises:
-        CheckpointError: If a file is missing, altered, newer than this library, or of another
-            model.
+        DamagedError: If a file is missing or altered, or cannot be parsed.
+        CheckpointError: If a file is newer than this library, or of another model.
     """
     check_folder(folder)
     document = read_json(folder / STATE_FILE)
+    if not isinstance(document, dict):
+        raise DamagedError(f"{folder / STATE_FILE} is no table; use an earlier checkpoint")
     check_schema(folder / STATE_FILE, document)
     _, weights = load_model(folder)
     tensors, _ = read_tensors(folder / OPTIMIZER_FILE)
@@ -232,10 +265,11 @@ def load_checkpoint(folder: Path, state: TrainState) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint out of the way, replacing an earlier one of the same step."""
-    aside = folder.with_name(folder.name + DAMAGED)
-    if aside.exists():
-        shutil.rmtree(aside)
+    """Rename a damaged checkpoint out of the way; a second one of the same step gets a number."""
+    aside, count = folder.with_name(folder.name + DAMAGED), 1
+    while aside.exists():
+        count += 1
+        aside = folder.with_name(f"{folder.name}{DAMAGED}-{count}")
     return folder.rename(aside)
 
 

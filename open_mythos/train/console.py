@@ -66,11 +66,11 @@ class ConsoleSink:
     def step(self, record: StepRecord) -> None:
         """Move the bar, or write the line when it is due."""
         assert self._run is not None, "open the sink first"
-        if not record.skipped:
-            past = record.loss if self._loss is None else self._loss
-            self._loss = SMOOTHING * past + (1.0 - SMOOTHING) * record.loss
         if record.skipped:
             self.note(f"step {record.step}: loss or gradient is not finite; skipped")
+        else:
+            past = record.loss if self._loss is None else self._loss
+            self._loss = SMOOTHING * past + (1.0 - SMOOTHING) * record.loss
         recipe = self._run.recipe
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record.step, numbers=summary(record, self._loss))

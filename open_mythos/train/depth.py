@@ -6,13 +6,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from open_mythos.data.streams import Purpose, stream
 from open_mythos.train.recipe import DepthConfig
 
 
 Array = NDArray[np.float64]
 
-# Third word of the draw's seed, so that depth and any other draw of a step are independent.
-DEPTH_STREAM = 1
 # The log-normal rate is summed over a grid of +-8 standard deviations. A Poisson count near 64 sees
 # the logarithm of its rate to 1/8, so steps of 0.05 resolve it up to sigma 1.5 and beyond.
 GRID = np.arange(-160, 161) * 0.05
@@ -23,7 +22,7 @@ HALVINGS = 60
 
 def sample_depth(config: DepthConfig, seed: int, step: int) -> int:
     """The number of loops of one step: the same on every rank and after every resume."""
-    draw = float(np.random.default_rng([seed, step, DEPTH_STREAM]).random())
+    draw = float(stream(seed, Purpose.DEPTH, step).random())
     total = 0.0
     depths = distribution(config)
     for depth, probability in depths.items():

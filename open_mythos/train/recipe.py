@@ -5,14 +5,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.data.tasks import Layout, Maps
 from open_mythos.errors import ConfigError
 
 
 DataKind = Literal["text", "pointer", "parity"]
-Layout = Literal["pairs", "joint"]
-Maps = Literal["random", "permutation", "cycle"]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
+
+# What makes a row as long as it is, for the message about one that is too long.
+ROW_SETTINGS: dict[DataKind, str] = {
+    "text": "data.seq_len",
+    "pointer": "a row of data.states and data.queries",
+    "parity": "data.length",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +60,19 @@ class DataConfig:
     def __post_init__(self) -> None:
         counts = ("batch_size", "seq_len", "queries", "max_hops", "loops_per_hop", "length")
         for name in counts:
-            at_least(f"data.{name}", getattr(self, name), 1)
-        at_least("data.states", self.states, 2)
+            whole(f"data.{name}", getattr(self, name), 1)
+        whole("data.states", self.states, 2)
         if not 0.0 < self.validation_share < 1.0:
             raise ConfigError(
                 f"data.validation_share is {self.validation_share}; it must lie inside (0, 1)"
             )
+
+    @property
+    def row_length(self) -> int:
+        """Positions of the longest training rows, which the model must have room for."""
+        if self.kind == "pointer":
+            return self.states * (1 if self.layout == "joint" else 2) + self.queries
+        return self.length if self.kind == "parity" else self.seq_len
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +96,8 @@ class DepthConfig:
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
-        at_least("depth.min", self.min, 1)
-        at_least("depth.max", self.max, self.min)
+        whole("depth.min", self.min, 1)
+        whole("depth.max", self.max, self.min)
         positive("depth.sigma", self.sigma)
         if self.kind == "fixed":
             if self.mean < 1 or self.mean != int(self.mean):
@@ -133,8 +146,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         positive("optim.lr", self.lr)
         positive("optim.eps", self.eps)
-        at_least("optim.warmup_steps", self.warmup_steps, 0)
-        at_least("optim.max_skipped", self.max_skipped, 1)
+        whole("optim.warmup_steps", self.warmup_steps, 0)
+        whole("optim.max_skipped", self.max_skipped, 1)
         at_least("optim.weight_decay", self.weight_decay, 0)
         at_least("optim.clip", self.clip, 0)
         in_unit("optim.final_ratio", self.final_ratio)
@@ -178,9 +191,9 @@ class CurriculumConfig:
     min_steps: int = 20
 
     def __post_init__(self) -> None:
-        at_least("curriculum.first_level", self.first_level, 0)
+        whole("curriculum.first_level", self.first_level, 0)
         positive("curriculum.threshold", self.threshold)
-        at_least("curriculum.min_steps", self.min_steps, 1)
+        whole("curriculum.min_steps", self.min_steps, 1)
         if not 0.0 <= self.momentum < 1.0:
             raise ConfigError(f"curriculum.momentum is {self.momentum}; it must lie in [0, 1)")
 
@@ -224,19 +237,21 @@ class Recipe:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        at_least("steps", self.steps, 1)
-        for name in ("seed", "eval_every", "save_every", "keep_last", "router_bias_step"):
-            at_least(name, getattr(self, name), 0)
-        at_least("log_every", self.log_every, 1)
+        for name in ("steps", "log_every"):
+            whole(name, getattr(self, name), 1)
+        for name in ("seed", "eval_every", "save_every", "keep_last"):
+            whole(name, getattr(self, name), 0)
+        at_least("router_bias_step", self.router_bias_step, 0)
         if self.objective.ponder and self.model.readout == "last":
             raise ConfigError(
                 f"objective.ponder is {self.objective.ponder} but model.readout is 'last', in "
                 "which halting plays no part; set the one to 0 or the other to 'act'"
             )
-        if self.data.kind == "text" and self.data.seq_len > self.model.max_seq_len:
+        length, room = self.data.row_length, self.model.max_seq_len
+        if length > room:
             raise ConfigError(
-                f"data.seq_len ({self.data.seq_len}) exceeds model.max_seq_len "
-                f"({self.model.max_seq_len})"
+                f"{ROW_SETTINGS[self.data.kind]} ({length}) exceeds model.max_seq_len ({room}); "
+                "lower the one or raise the other"
             )
 
 
@@ -251,6 +266,17 @@ def at_least(name: str, value: float, least: float) -> None:
     """
     if not (math.isfinite(value) and value >= least):
         raise ConfigError(f"{name} is {value}; it must be at least {least}")
+
+
+def whole(name: str, value: int, least: int) -> None:
+    """Refuse what is not an int of at least `least`; 2.0 and True are no ints here.
+
+    Raises:
+        ConfigError: Naming the setting and its bound.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+    at_least(name, value, least)
 
 
 def positive(name: str, value: float) -> None:

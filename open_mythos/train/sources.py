@@ -3,12 +3,7 @@
 from dataclasses import dataclass
 
 from open_mythos.data.batch import BatchSource
-from open_mythos.data.corpus import (
-    corpus_text,
-    encode_corpus,
-    split_documents,
-    train_validation_split,
-)
+from open_mythos.data.corpus import corpus_text, encode_corpus, train_validation_split
 from open_mythos.data.tasks import PointerChase, PrefixParity
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
 from open_mythos.data.windows import TokenWindows
@@ -27,13 +22,11 @@ class Sources:
         evaluation: What evaluators read: windows over the validation text, or the task, whose
             evaluation batches are drawn from a stream of their own. None for a foreign source.
         tokenizer: Text: what encoded it, kept beside the weights.
-        evaluation_bytes: Text: UTF-8 bytes that the validation targets stand for; 0 for tasks.
     """
 
     train: BatchSource
     evaluation: EvaluationSource | None = None
     tokenizer: Tokenizer | None = None
-    evaluation_bytes: int = 0
 
 
 def build_sources(recipe: Recipe) -> Sources:
@@ -73,9 +66,4 @@ def build_sources(recipe: Recipe) -> Sources:
         )
         for text in texts
     )
-    return Sources(train, validation, tokenizer, text_bytes(texts[1]))
-
-
-def text_bytes(text: str) -> int:
-    """UTF-8 bytes of a text's documents: what a loss is divided by to compare tokenizers."""
-    return sum(len(document.encode()) for document in split_documents(text))
+    return Sources(train, validation, tokenizer)

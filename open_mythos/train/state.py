@@ -77,7 +77,7 @@ class TrainState:
         """
         moments = {k: v for k, v in tensors.items() if not k.startswith(f"{RNG}/")}
         load_optimizer_tensors(self.optimizer, moments)
-        restore_rng({k: v for k, v in tensors.items() if k.startswith(f"{RNG}/")})
+        restore_rng({k: v for k, v in tensors.items() if k.startswith(f"{RNG}/")}, self.device)
 
 
 # -- optimizer -----------------------------------------------------------------------------------
@@ -128,15 +128,15 @@ def load_optimizer_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> 
 
 
 def capture_rng(device: torch.device) -> dict[str, Tensor]:
-    """The states of the generators that dropout draws from: the CPU's and the device's."""
+    """The states of the generators that dropout draws from: the CPU's and the device's own."""
     states = {f"{RNG}/cpu": torch.get_rng_state()}
     if device.type != "cpu":
-        states[f"{RNG}/{device.type}"] = torch.get_device_module(device).get_rng_state()
+        states[f"{RNG}/{device.type}"] = torch.get_device_module(device).get_rng_state(device)
     return states
 
 
-def restore_rng(states: dict[str, Tensor]) -> None:
-    """Put generators back; those of a device that is not here are left out.
+def restore_rng(states: dict[str, Tensor], device: torch.device) -> None:
+    """Put the generators of the CPU and of `device` back; states of another kind are left out.
 
     A run that moves from one kind of device to another cannot go on bit for bit anyway.
     """
@@ -144,8 +144,8 @@ def restore_rng(states: dict[str, Tensor]) -> None:
         kind = label.partition("/")[2]
         if kind == "cpu":
             torch.set_rng_state(state.cpu())
-        elif torch.get_device_module(kind).is_available():
-            torch.get_device_module(kind).set_rng_state(state.cpu())
+        elif kind == device.type:
+            torch.get_device_module(device).set_rng_state(state.cpu(), device)
 
 
 @contextmanager
@@ -155,4 +155,4 @@ def own_rng(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        restore_rng(before)
+        restore_rng(before, device)

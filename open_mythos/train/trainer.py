@@ -187,6 +187,9 @@ class Loop:
             self._tell(text)
         if checkpoint is not None:
             self.note(f"resumed at step {state.step}")
+            # The run may have ended between this save and the evaluation that comes after it.
+            if self.evaluation_due(state) and not self.folder.evaluated(state.step):
+                self.evaluate(state)
 
     def run(self, state: TrainState, stop: StopRequest, deadline: float | None) -> Status:
         """Step until the recipe's last step, a signal, the deadline, or divergence."""
@@ -202,11 +205,16 @@ class Loop:
                 sink.step(self.record)
             if state.skipped_in_a_row >= recipe.optim.max_skipped:
                 return "diverged"
-            if due(state.step, recipe.eval_every) or state.step == recipe.steps:
-                self.evaluate(state)
-            if due(state.step, recipe.save_every):
+            # Saved first: an evaluation that fails then costs no step.
+            if due(state.step, recipe.save_every) or state.step == recipe.steps:
                 self.save(state)
+            if self.evaluation_due(state):
+                self.evaluate(state)
         return "finished"
+
+    def evaluation_due(self, state: TrainState) -> bool:
+        """Whether the evaluators run after the step that was taken last."""
+        return due(state.step, self.recipe.eval_every) or state.step == self.recipe.steps
 
     def save(self, state: TrainState) -> Path:
         """Write a checkpoint of the state as it is."""

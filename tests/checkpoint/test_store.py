@@ -7,9 +7,9 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
 from open_mythos.checkpoint import store
+from open_mythos.checkpoint.files import MANIFEST
 from open_mythos.checkpoint.store import (
     CONFIG_FILE,
-    MANIFEST,
     MODEL_FILE,
     SCHEMA_VERSION,
     load_model,
@@ -19,7 +19,7 @@ from open_mythos.checkpoint.store import (
     write_tensors,
 )
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import CheckpointError, ConfigError
+from open_mythos.errors import CheckpointError, ConfigError, DamagedError
 
 
 CONFIG = MythosConfig(vocab_size=7, dim=8, n_heads=2, n_kv_heads=1, attn_type="gqa")
@@ -215,3 +215,21 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(CheckpointError, match="does not exist"):
         read_tensors(tmp_path / "x.safetensors")
+
+
+def test_a_file_that_is_damaged_differs_from_one_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.safetensors"
+    for content in (b"", b"x" * 99):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match="truncated"):
+            read_tensors(path)
+
+    def deny(*args: object, **kwargs: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(store, "safe_open", deny)
+    with pytest.raises(CheckpointError, match=r"not yours.*permissions") as caught:
+        read_tensors(path)
+    assert not isinstance(caught.value, DamagedError)

@@ -134,3 +134,10 @@ def test_a_trillion_parameters_are_counted_without_torch() -> None:
 )
 def test_large_numbers_are_readable(value: float, unit: str, base: int, text: str) -> None:
     assert scaled(value, unit, base) == text
+
+
+def test_a_run_folder_is_inspected_by_its_newest_checkpoint(text_run: Path) -> None:
+    run = json.loads(CliRunner().invoke(app, ["inspect", str(text_run), "--json"]).stdout)
+    newest = text_run / "checkpoints" / "step_0000002"
+    direct = json.loads(CliRunner().invoke(app, ["inspect", str(newest), "--json"]).stdout)
+    assert {**run, "name": ""} == {**direct, "name": ""}

@@ -114,6 +114,7 @@ def test_python_dash_m_is_the_same_command() -> None:
                 "top_k": 50,
                 "top_p": 1.0,
                 "seed": 0,
+                "device": "auto",
             },
         ),
         (
@@ -124,6 +125,7 @@ def test_python_dash_m_is_the_same_command() -> None:
                 "loops": [1, 2, 16],
                 "text": None,
                 "batches": 8,
+                "device": "auto",
                 "as_json": True,
             },
         ),

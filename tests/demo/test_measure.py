@@ -63,3 +63,13 @@ def test_halting_is_shown_by_position_and_spent_in_full(tiny_plan: Plan) -> None
 def test_queries_that_halted_are_counted() -> None:
     rows = ((0.1, 0.2, 1.0), (0.5, 1.0, 1.0), (0.3, 0.4, 1.0))
     assert HaltingMap(("a", "b", "c"), rows, queries=2).halted_queries == 0.5
+
+
+def test_loops_that_nobody_needed_are_shown_as_spent(tiny_plan: Plan) -> None:
+    model = OpenMythos(tiny_plan.recipes[SEED_DESIGN].model)
+    torch.nn.init.constant_(model.recurrent.act.halt.bias, 9.0)  # everybody halts at once
+    task = PointerChase(states=11, queries=3, batch_size=2, layout="joint", maps="cycle")
+    found = halting_map(model, task, 2, 5)
+    assert found is not None
+    assert {len(row) for row in found.spent} == {5}
+    assert found.halted_queries == 1.0

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.windows import TokenWindows
-from open_mythos.eval.evaluators import standard_evaluators
+from open_mythos.eval.evaluators import standard_evaluators, text_evaluator
 from open_mythos.eval.perplexity import score
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train.recipe import DataConfig, DepthConfig, Recipe
@@ -64,8 +65,24 @@ def test_text_is_judged_at_the_mean_depth_of_training(tmp_path: Path) -> None:
     model = OpenMythos(recipe.model)
     (evaluate,) = standard_evaluators(recipe, sources).values()
     assert isinstance(sources.evaluation, TokenWindows)
-    expected = score(model, sources.evaluation.evaluation_batches(), 2)
+    batches = list(sources.evaluation.evaluation_batches())
+    expected = score(model, batches, 2, tokenizer=sources.tokenizer)
     assert evaluate(model, 0) == expected.numbers()
+    assert expected.bits_per_byte is not None
+    first = text_evaluator(sources.evaluation, 2, sources.tokenizer, batches=1)(model, 0)
+    letters = int(((batches[0].targets >= 0) & (batches[0].targets < 256)).sum())
+    bits = first["loss"] * batches[0].scored / math.log(2)
+    assert first["bits_per_byte"] == pytest.approx(bits / letters)
+
+
+@pytest.mark.parametrize(("length", "names"), [(32, "1 32 64"), (33, "1 33"), (64, "1 64")])
+def test_difficulties_that_the_model_has_no_room_for_are_left_out(
+    tmp_path: Path, length: int, names: str
+) -> None:
+    recipe = replace(RECIPE, data=replace(RECIPE.data, kind="parity", length=length), steps=1)
+    evaluators = standard_evaluators(recipe, build_sources(recipe))
+    assert list(evaluators) == [f"bits_{n}" for n in names.split()]
+    assert train(recipe, tmp_path, evaluators=evaluators).status == "finished"
 
 
 def test_a_foreign_source_has_no_standard_judge() -> None:

@@ -1,6 +1,6 @@
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.batch import IGNORE, Batch
+from open_mythos.data.bpe_tokenizer import BPETokenizer
+from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError
 from open_mythos.eval.perplexity import Score, score
@@ -44,13 +46,13 @@ def test_every_target_counts_once_however_the_text_is_cut(seq_len: int, batch_si
     tokens = np.random.default_rng(seq_len).integers(vocab, size=101)
     model = Bigram(vocab)
     windows = TokenWindows(tokens, seq_len, batch_size, seed=0, vocab_size=vocab)
-    found = score(model, windows.evaluation_batches(), n_loops=3, n_bytes=250)
+    found = score(model, windows.evaluation_batches(), n_loops=3)
     total, hits = by_hand(model, tokens.tolist())
     assert found.n_targets == 100
     assert found.loss == pytest.approx(total / 100, rel=1e-6)
     assert found.accuracy == hits / 100
     assert found.perplexity == pytest.approx(math.exp(total / 100), rel=1e-6)
-    assert found.bits_per_byte == pytest.approx(total / math.log(2) / 250, rel=1e-6)
+    assert found.bits_per_byte is None
     assert set(model.loops) == {3}
 
 
@@ -58,11 +60,37 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_vocabulary() -> None:
     model = Bigram(16)
     nn.init.zeros_(model.table.weight)
     ids = torch.zeros(2, 8, dtype=torch.int64)
-    found = score(model, [Batch(ids, ids)], n_bytes=8)
+    found = score(model, [Batch(ids, ids)])
     assert found.loss == pytest.approx(math.log(16))
     assert found.perplexity == pytest.approx(16)
-    assert found.bits_per_byte == pytest.approx(16 * 4 / 8)
-    assert found.numbers().keys() == {"loss", "perplexity", "accuracy", "bits_per_byte"}
+    assert found.numbers().keys() == {"loss", "perplexity", "accuracy"}
+
+
+@pytest.mark.parametrize("seq_len", [1, 5, 64])
+def test_bytes_are_counted_across_windows_that_cut_characters(seq_len: int) -> None:
+    text = "A\u00e9\u20ac\U0001f600 " * 20
+    byte = ByteTokenizer()
+    ids = [*byte.encode(text), byte.eos_id, *byte.encode(text), byte.eos_id]
+    model = Bigram(byte.vocab_size)
+    windows = TokenWindows(np.asarray(ids), seq_len, 3, seed=0, vocab_size=byte.vocab_size)
+    found = score(model, windows.evaluation_batches(), tokenizer=byte)
+    # The first byte is no target, and the ends of text are targets but no bytes.
+    assert found.n_bytes == 2 * len(text.encode()) - 1
+    total, _ = by_hand(model, ids)
+    assert found.bits_per_byte == pytest.approx(total / math.log(2) / found.n_bytes, rel=1e-6)
+    assert found.numbers()["bits_per_byte"] == found.bits_per_byte
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_bytes_are_those_of_the_targets_that_were_scored_alone(batches: int) -> None:
+    plays = BPETokenizer.plays()
+    ids = plays.encode("To be, or not to be, that is the question: " * 9)
+    windows = TokenWindows(np.asarray(ids), 7, 2, seed=0, vocab_size=plays.vocab_size)
+    first = islice(windows.evaluation_batches(), batches)
+    found = score(Bigram(plays.vocab_size), first, tokenizer=plays)
+    assert found.n_targets == 14 * batches < len(ids) - 1
+    assert found.n_bytes == sum(len(plays.decode([i])) for i in ids[1 : 1 + 14 * batches])
+    assert found.n_bytes > found.n_targets
 
 
 def test_evaluating_leaves_modes_gradients_and_random_numbers_alone() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from open_mythos.nn.fused import FusedLinear, LinearView
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
 
 
 @given(widths=st.lists(st.integers(1, 5), min_size=1, max_size=4))
@@ -49,3 +49,23 @@ def test_unknown_part_is_a_key_error() -> None:
 def test_a_view_has_no_bias_and_prints_its_parts() -> None:
     assert LinearView(torch.ones(2, 3)).bias is None
     assert "a=2" in repr(FusedLinear(3, {"a": 2}))
+
+
+def test_a_part_cannot_be_swapped_for_a_module_that_nobody_runs() -> None:
+    class Pair(HasParts):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both = FusedLinear(3, {"a": 2, "b": 4})
+
+        @property
+        def a(self) -> LinearView:
+            return self.both.part("a")
+
+    pair, x = Pair(), torch.randn(2, 3)
+    with pytest.raises(AttributeError, match=r"Pair\.a is a view.*in place"):
+        pair.a = torch.nn.Linear(3, 2)
+    with pytest.raises(AttributeError):
+        pair.a.weight = torch.zeros(2, 3)
+    with torch.no_grad():
+        pair.a.weight.fill_(1.0)
+    assert torch.allclose(pair.both(x)[0], x.sum(-1, keepdim=True).expand(2, 2), atol=1e-6)

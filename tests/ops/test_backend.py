@@ -32,8 +32,8 @@ def test_an_explicit_experts_backend_is_kept(wanted: str) -> None:
 
 def test_on_a_cpu_attention_is_sdpa_unless_asked_otherwise() -> None:
     q = torch.zeros(1, 1, 1, 4)
-    assert attention_backend(q, q, None, "auto") == "sdpa"
-    assert attention_backend(q, q, None, "reference") == "reference"
+    assert attention_backend(q, q, q, None, "auto") == "sdpa"
+    assert attention_backend(q, q, q, None, "reference") == "reference"
 
 
 def test_describe_names_torch_and_both_choices() -> None:

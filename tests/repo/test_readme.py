@@ -25,7 +25,7 @@ def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)  # noqa: S102 -- our own README
-    assert list(names["text"].shape) == [2, 24]  # type: ignore[attr-defined]
+    assert list(names["tokens"].shape) == [2, 24]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("command", "words"), COMMANDS)

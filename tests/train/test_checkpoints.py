@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from open_mythos.checkpoint import store
 from open_mythos.checkpoint.files import check_folder, write_manifest
+from open_mythos.checkpoint.store import write_tensors
 from open_mythos.config.overrides import read_yaml, to_plain
 from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.data.tokenizer import tokenizer_from_folder
@@ -150,6 +153,130 @@ def test_a_run_without_a_checkpoint_has_nothing_to_restore(
     assert folder.restore(state, pytest.fail) is None
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         newest_checkpoint(folder.root)
+
+
+def keep_two(folder: RunFolder, state: TrainState, recipe: Recipe) -> tuple[Path, Path]:
+    """Checkpoints of steps 1 and 2."""
+    for _ in range(2):
+        advance(state, recipe, 1)
+        folder.save(state, recipe)
+    return folder.steps()[1], folder.steps()[2]
+
+
+def reseal(path: Path, **changes: Any) -> None:
+    """Give a whole checkpoint another state.json."""
+    document = json.loads((path / "state.json").read_text()) | changes
+    (path / "state.json").write_text(json.dumps(document))
+    write_manifest(path)
+
+
+def names(folder: RunFolder) -> list[str]:
+    return sorted(path.name for path in folder.checkpoints.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["newer", "counters", "recipe", "unreadable"])
+def test_a_whole_checkpoint_that_does_not_fit_is_named_and_never_renamed(
+    folder: RunFolder,
+    state: TrainState,
+    tiny: Recipe,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, newest = keep_two(folder, state, tiny)
+    if fault == "newer":
+        reseal(newest, schema_version=99)
+    if fault == "counters":
+        reseal(newest, tokens="many")
+    if fault == "recipe":
+        write_tensors(newest / "optimizer.safetensors", {"exp_avg/gone.weight": torch.ones(2)})
+        write_manifest(newest)
+    if fault == "unreadable":
+
+        def deny(*args: Any, **kwargs: Any) -> None:
+            raise PermissionError("not yours")
+
+        monkeypatch.setattr(store, "safe_open", deny)
+    words = {
+        "newer": "schema_version 99",
+        "counters": "misstates",
+        "recipe": "another recipe",
+        "unreadable": "not yours",
+    }
+    with pytest.raises(CheckpointError, match=words[fault]):
+        folder.restore(state, pytest.fail)
+    assert names(folder) == ["step_0000001", "step_0000002"]
+
+
+@pytest.mark.parametrize("name", ["state.json", "optimizer.safetensors"])
+def test_a_sealed_file_that_cannot_be_parsed_is_damage(
+    folder: RunFolder, state: TrainState, tiny: Recipe, name: str
+) -> None:
+    older, newest = keep_two(folder, state, tiny)
+    (newest / name).write_text("[]")
+    write_manifest(newest)
+    notes: list[str] = []
+    assert folder.restore(state, notes.append) == older
+    assert names(folder) == ["step_0000001", "step_0000002.damaged"]
+    assert len(notes) == 1
+    assert folder.latest_file.read_text() == "checkpoints/step_0000001\n"
+
+
+def test_nothing_is_set_aside_until_an_older_one_is_loaded(
+    folder: RunFolder, state: TrainState, tiny: Recipe
+) -> None:
+    older, newest = keep_two(folder, state, tiny)
+    (newest / "model.safetensors").write_bytes(b"")
+    reseal(older, schema_version=99)
+    with pytest.raises(CheckpointError, match="schema_version 99"):
+        folder.restore(state, pytest.fail)
+    (older / "state.json").unlink()
+    for _ in range(2):  # and asking again finds the same
+        with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints.*--fresh"):
+            folder.restore(state, pytest.fail)
+    assert names(folder) == ["step_0000001", "step_0000002"]
+
+
+def test_a_step_that_is_damaged_again_and_again_keeps_every_copy(
+    folder: RunFolder, state: TrainState, tiny: Recipe
+) -> None:
+    keep_two(folder, state, tiny)
+    for copy in range(3):
+        (folder.steps()[2] / "state.json").write_text(f"torn {copy}")
+        folder.restore(state, lambda text: None)
+        advance(state, tiny, 1)
+        folder.save(state, tiny)
+    aside = [folder.checkpoints / f"step_0000002.damaged{n}" for n in ("", "-2", "-3")]
+    assert [(path / "state.json").read_text() for path in aside] == ["torn 0", "torn 1", "torn 2"]
+    assert set(folder.damaged()) == set(aside)
+    assert list(folder.steps()) == [1, 2]
+
+
+@pytest.mark.parametrize("left", ["damaged", "latest"])
+def test_a_run_whose_checkpoints_are_all_lost_is_not_begun_again(
+    folder: RunFolder, state: TrainState, tiny: Recipe, left: str
+) -> None:
+    for path in keep_two(folder, state, tiny):
+        if left == "damaged":
+            path.rename(f"{path}.damaged")
+        else:
+            shutil.rmtree(path)
+    if left == "damaged":
+        folder.latest_file.unlink()
+        folder.recipe_file.unlink()  # the damaged folders alone say that a run was here
+    assert folder.begin("auto", tiny) is True
+    with pytest.raises(CheckpointError, match=r"run/.*--fresh"):
+        folder.restore(state, pytest.fail)
+
+
+def test_a_run_that_was_ended_before_its_first_checkpoint_begins_again_and_says_so(
+    folder: RunFolder, state: TrainState, tiny: Recipe
+) -> None:
+    folder.metrics_file.write_text('{"kind": "step", "step": 1}\n')
+    notes: list[str] = []
+    assert folder.begin("resume", tiny) is True
+    assert folder.restore(state, notes.append) is None
+    assert len(notes) == 1
+    assert "starts again at step 0" in notes[0]
 
 
 def test_what_may_change_between_starts_is_saved_anew(folder: RunFolder, tiny: Recipe) -> None:

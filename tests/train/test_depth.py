@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from open_mythos.data.streams import Purpose, stream
 from open_mythos.train.depth import distribution, expected_depth, sample_depth
 from open_mythos.train.recipe import DepthConfig
 
@@ -77,3 +78,12 @@ def test_fixed_is_fixed() -> None:
     config = DepthConfig(kind="fixed", mean=5)
     assert {sample_depth(config, 0, step) for step in range(50)} == {5}
     assert expected_depth(config) == 5
+
+
+def test_depths_are_drawn_from_their_own_branch_of_the_seed_tree() -> None:
+    config = DepthConfig(kind="poisson", mean=5, min=2, max=20)
+    depths, probabilities = zip(*distribution(config).items(), strict=True)
+    for step in range(50):
+        draw = stream(11, Purpose.DEPTH, step).random()
+        expected = depths[int(np.searchsorted(np.cumsum(probabilities), draw, side="right"))]
+        assert sample_depth(config, 11, step) == expected

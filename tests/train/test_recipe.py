@@ -1,9 +1,12 @@
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
+from open_mythos.config.mythos import MythosConfig
 from open_mythos.config.overrides import configure, from_plain, to_plain
 from open_mythos.errors import ConfigError
 from open_mythos.train.recipe import (
@@ -14,6 +17,7 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.sources import build_sources
 
 
 def test_a_recipe_survives_yaml_values_unchanged(tiny: Recipe) -> None:
@@ -78,3 +82,46 @@ def test_parts_that_contradict_each_other_are_refused(tiny: Recipe) -> None:
         replace(tiny, model=last, objective=ObjectiveConfig(ponder=0.1))
     with pytest.raises(ConfigError, match=r"seq_len \(65\).*max_seq_len \(64\)"):
         replace(tiny, data=DataConfig(kind="text", seq_len=65))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (
+            DataConfig,
+            "batch_size seq_len states queries max_hops loops_per_hop length",
+        ),
+        (DepthConfig, "min max"),
+        (OptimConfig, "warmup_steps max_skipped"),
+        (CurriculumConfig, "first_level min_steps"),
+        (Recipe, "steps seed eval_every save_every keep_last log_every"),
+    ],
+)
+@pytest.mark.parametrize("value", [3.0, 3.5, True, "3"])
+def test_a_count_is_a_whole_number(tiny: Recipe, kind: type, names: str, value: object) -> None:
+    build = partial(replace, tiny) if kind is Recipe else kind
+    for name in names.split():
+        with pytest.raises(ConfigError, match=rf"{name} is {value!r}; it must be a whole number"):
+            build(**{name: value})
+
+
+DATA = st.builds(
+    DataConfig,
+    kind=st.sampled_from(["pointer", "parity"]),
+    batch_size=st.just(2),
+    states=st.integers(2, 9),
+    queries=st.integers(1, 9),
+    max_hops=st.integers(1, 3),
+    layout=st.sampled_from(["pairs", "joint"]),
+    length=st.integers(2, 30),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=DATA)
+def test_a_model_must_have_room_for_a_row_and_no_more(data: DataConfig) -> None:
+    base = Recipe(name="room", model=MythosConfig(max_seq_len=2048), data=data)
+    length = build_sources(base).train.batch(0).ids.shape[1]
+    assert replace(base, model=replace(base.model, max_seq_len=length)).data == data
+    with pytest.raises(ConfigError, match=rf"data\..* \({length}\) exceeds.*\({length - 1}\)"):
+        replace(base, model=replace(base.model, max_seq_len=length - 1))

@@ -106,3 +106,33 @@ def test_a_block_with_its_own_generators_leaves_no_trace() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert torch.equal(torch.stack([first, torch.rand(3)]), expected)
+
+
+class FakeAccelerator:
+    """The generators of a kind of device, one for each index; index 0 is the current device."""
+
+    def __init__(self) -> None:
+        self.states = {None: 0, 0: 0, 1: 10, 2: 20}
+
+    def get_rng_state(self, device: torch.device | None = None) -> Tensor:
+        return torch.tensor([self.states[device.index if device else None]], dtype=torch.uint8)
+
+    def set_rng_state(self, state: Tensor, device: torch.device | None = None) -> None:
+        self.states[device.index if device else None] = int(state)
+
+
+def test_the_generator_of_the_runs_own_device_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeAccelerator()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: fake)
+    with own_rng(torch.device("cuda:1")):
+        fake.states = dict.fromkeys(fake.states, 99)
+    assert fake.states == {None: 99, 0: 99, 1: 10, 2: 99}
+
+    state, other = build(), build()
+    state.device, other.device = torch.device("cuda:1"), torch.device("cuda:2")
+    saved = state.tensors()
+    with own_rng(CPU):
+        other.load_tensors(saved)  # a run may move to another device of its kind
+        assert fake.states == {None: 99, 0: 99, 1: 10, 2: 10}
+        build().load_tensors(saved)  # and to a CPU, which has no such generator
+    assert fake.states == {None: 99, 0: 99, 1: 10, 2: 10}

@@ -17,7 +17,7 @@ from open_mythos.config.overrides import to_plain
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import checkpoints
-from open_mythos.train.checkpoints import RunFolder
+from open_mythos.train.checkpoints import RunFolder, Start
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.trainer import Parts, find_device, train
@@ -264,6 +264,42 @@ def test_when_every_checkpoint_is_damaged_the_run_says_so(
         (path / "state.json").unlink()
     with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints.*--fresh"):
         train(tiny, run, resume="resume", parts=parts)
+
+
+@pytest.mark.parametrize("start", ["resume", "auto"])
+def test_a_run_without_a_usable_checkpoint_keeps_its_records(
+    run: Path, tiny: Recipe, parts: Parts, start: Start
+) -> None:
+    train(tiny, run, parts=parts)
+    before = metrics(run)
+    for path in RunFolder(run).steps().values():
+        path.rename(f"{path}.damaged")
+    with pytest.raises(CheckpointError, match=r"--fresh"):
+        train(tiny, run, resume=start, parts=parts)
+    assert metrics(run) == before
+    train(tiny, run, resume="fresh", parts=parts)
+    assert not RunFolder(run).damaged()
+
+
+@pytest.mark.parametrize("save_every", [4, 12])
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(
+    tmp_path: Path, tiny: Recipe, ear: type, save_every: int
+) -> None:
+    recipe = replace(tiny, save_every=save_every, eval_every=save_every)
+    looks, out = loss_on_one_batch(recipe), tmp_path / "broken"
+    train(recipe, tmp_path / "straight", evaluators=looks)
+
+    def fail(model: torch.nn.Module, step: int) -> dict[str, float]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, out, evaluators={"look": fail})
+    assert list(RunFolder(out).steps()) == [save_every]
+    sink = ear()
+    result = train(recipe, out, resume="resume", evaluators=looks, sinks=[sink])
+    assert [r.step for r in sink.evaluations] == list(range(save_every, 13, save_every))
+    assert result.evaluation == sink.evaluations[-1]
+    assert_same_end(tmp_path / "straight", out)
 
 
 def test_the_callers_random_numbers_are_left_alone(run: Path, tiny: Recipe, parts: Parts) -> None:

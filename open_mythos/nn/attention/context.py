@@ -36,8 +36,9 @@ def padding_mask(valid: Tensor, length: int) -> Tensor:
     never read by a real one.
     """
     s = valid.shape[1]
-    itself = torch.eye(s, dtype=torch.bool, device=valid.device)[s - length :]
-    return valid[:, None, None, :] | itself[None, None]
+    keys = torch.arange(s, device=valid.device)
+    itself = keys[s - length :, None] == keys
+    return valid[:, None, None, :] | itself
 
 
 def legacy_context(

@@ -7,12 +7,12 @@ from open_mythos.nn.attention.by_hand import attend_by_hand
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries
 from open_mythos.nn.dict_cache import DictCache
-from open_mythos.nn.fused import FusedLinear, LinearView
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
 from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
 
 
-class GQAttention(nn.Module):
+class GQAttention(HasParts):
     """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width."""
 
     def __init__(self, cfg: MythosConfig) -> None:

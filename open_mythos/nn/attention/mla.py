@@ -10,7 +10,7 @@ from open_mythos.nn.attention.by_hand import attend_by_hand
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries
 from open_mythos.nn.dict_cache import DictCache
-from open_mythos.nn.fused import FusedLinear, LinearView
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
@@ -32,7 +32,7 @@ def absorbed_is_cheaper(cfg: MythosConfig, queries: int, keys: int) -> bool:
     return absorbed < expanded
 
 
-class MLAttention(nn.Module):
+class MLAttention(HasParts):
     """Low-rank queries, and keys and values rebuilt from a normalised latent c_kv.
 
     One set of weights, two forms of the same product: expanded (keys and values per head, for

@@ -37,7 +37,7 @@ class HaltingLedger:
         settled: Whether the last loop pays the remainder; False is the sum of open-mythos 0.5.0,
             which loses it.
         mean: (B, S, dim), the weighted states so far.
-        spent: (B, S), probability paid so far.
+        spent: (B, S), halting probabilities so far, added up.
         halted: (B, S), boolean.
         loops: (B, S) int64, loops in which the position took part.
         remainder: (B, S), the weight paid on halting; 0 before.

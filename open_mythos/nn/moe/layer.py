@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.feed_forward import Expert
-from open_mythos.nn.fused import LinearView
+from open_mythos.nn.fused import HasParts, LinearView
 from open_mythos.nn.moe.balance import step_bias
 from open_mythos.nn.moe.router import Routing, route
 from open_mythos.ops.backend import ExpertsBackend, traced
@@ -61,7 +61,7 @@ class ExpertViews(Sequence[ExpertView]):
         return (weight for expert in self for weight in expert.parameters())
 
 
-class MoEFFN(nn.Module):
+class MoEFFN(HasParts):
     """Routed experts of which each token visits k, plus experts that are always on (DeepSeekMoE).
 
     The routed experts are stacked, gate_up (E, dim, 2 * expert_dim) and down (E, expert_dim,
@@ -148,24 +148,23 @@ class MoEFFN(nn.Module):
             dense: Compute every position all the same.
         """
         if active is None:
-            return self._rows(x.flatten(0, -2), x.shape)
+            y, routing = self._rows(x.flatten(0, -2))
+            return y.view(x.shape), routing.load
         if dense or traced() or (x.is_cuda and self.training):  # no shape depends on values
-            y, _ = self._rows(x.flatten(0, -2), x.shape)
-            ids = self.route(x).ids.flatten()
+            y, routing = self._rows(x.flatten(0, -2))
             counted = active.flatten().repeat_interleave(self.topk).to(torch.int64)
-            load = torch.zeros_like(self.load).scatter_add(0, ids, counted)
-            return y * active.unsqueeze(-1), load
-        rows, load = self._rows(x[active], x[active].shape)
-        return torch.zeros_like(x).masked_scatter(active.unsqueeze(-1), rows), load
+            load = torch.zeros_like(self.load).scatter_add(0, routing.ids.flatten(), counted)
+            return y.view(x.shape) * active.unsqueeze(-1), load
+        y, routing = self._rows(x[active])
+        return torch.zeros_like(x).masked_scatter(active.unsqueeze(-1), y), routing.load
 
-    def _rows(self, rows: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def _rows(self, rows: Tensor) -> tuple[Tensor, Routing]:
+        """(N, dim) -> (N, dim), and where the rows went."""
         routing = self.route(rows)
         y = run_experts(
             rows, routing.ids, routing.weights, self.gate_up, self.down, self.experts_backend
         )
-        if self.shared is not None:
-            y = y + self.shared(rows)
-        return y.view(shape), routing.load
+        return y if self.shared is None else y + self.shared(rows), routing
 
     @torch.no_grad()
     def update_bias(self, step_size: float) -> Tensor:
