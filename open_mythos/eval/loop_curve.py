@@ -37,11 +37,6 @@ class LoopPoint:
         """Exponential of the loss; infinite where that overflows."""
         return math.exp(self.loss) if self.loss < 700.0 else math.inf
 
-    @property
-    def stderr(self) -> float:
-        """Standard error of the accuracy, taking the targets as independent."""
-        return math.sqrt(self.accuracy * (1.0 - self.accuracy) / self.n)
-
 
 @dataclass(frozen=True)
 class LoopCurve:

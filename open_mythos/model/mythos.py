@@ -251,8 +251,7 @@ class OpenMythos(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to `folder`, all or nothing."""
-        state = {k: v for k, v in self.state_dict().items() if k != "head.weight"}
-        save_model(Path(folder), self.cfg, state)
+        save_model(Path(folder), self.cfg, self.state_dict())
 
     @classmethod
     def from_pretrained(

@@ -1,6 +1,5 @@
-"""Which implementation runs: the rules in one place, explicit and printable."""
+"""Which implementation runs: the rules in one place."""
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -89,12 +88,3 @@ def experts_backend(x: Tensor, count: int, hidden: int, wanted: ExpertsBackend) 
     if has_grouped() and x.dtype == torch.bfloat16 and aligned and x.shape[0] > 0:
         return "grouped"
     return "dense" if traced() and few else "loop"
-
-
-def describe() -> Mapping[str, str]:
-    """What would be used here, in words, for people and bug reports."""
-    return {
-        "torch": torch.__version__,
-        "attention": "flash-attn on 16-bit CUDA, else SDPA" if HAS_FLASH else "SDPA",
-        "experts": "grouped matmul in aligned bfloat16, else a loop" if has_grouped() else "a loop",
-    }

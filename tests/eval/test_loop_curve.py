@@ -48,7 +48,6 @@ def test_a_sweep_visits_each_number_once_in_order() -> None:
     assert [p.n_loops for p in curve.points] == [1, 4, 8]
     assert curve.best.n_loops == 4
     assert curve.at(8) == LoopPoint(8, 5.0, 0.125, 100)
-    assert curve.at(8).stderr == pytest.approx(math.sqrt(0.125 * 0.875 / 100))
     assert curve.at(1).perplexity == pytest.approx(math.exp(4.0))
     with pytest.raises(InputError, match="no point at 2 loops; it has 1, 4, 8"):
         curve.at(2)

@@ -236,6 +236,7 @@ def test_recomputed_passes_are_counted_once(build: Build) -> None:
 RANK = """
 import json, sys
 import torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.model.mythos import OpenMythos
 
@@ -244,39 +245,76 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
 torch.manual_seed(0)
 model = OpenMythos(MythosConfig(**config)).train()
-ids = torch.randint(0, 37, (2 + rank, 5), generator=torch.Generator().manual_seed(rank))
+draw = torch.Generator().manual_seed(rank)
+"""
+BIAS = """
+ids = torch.randint(0, 37, (2 + rank, 5), generator=draw)
 own = model(ids, n_loops=2, return_output=True).router_load.sum(dim=0)
 total = model.update_router_bias(0.5)
 bias = model.recurrent.block.ffn.router_bias
-sys.stdout.write(json.dumps([own.tolist(), total.tolist(), bias.tolist()]))
+answer = [own.tolist(), total.tolist(), bias.tolist()]
+"""
+TRAIN = """
+wrapped = DistributedDataParallel(model)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+starts = [p.detach().clone() for p in model.parameters()]
+for _ in range(3):  # one token for five experts: at least three of them get none
+    logits = wrapped(torch.randint(0, 37, (1, 1), generator=draw), n_loops=1)
+    optimizer.zero_grad()
+    logits[0, 0, rank].backward()
+    optimizer.step()
+moved = sum(not torch.equal(p, q) for p, q in zip(model.parameters(), starts))
+answer = [moved, [p.double().sum().item() for p in model.parameters()]]
+"""
+SAY = """
+sys.stdout.write(json.dumps(answer))
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
-def test_the_bias_step_sums_over_ranks(tiny_config: Config, tmp_path: Path) -> None:
-    config = json.dumps(tiny_config().to_dict())
-    meeting = str(tmp_path / "meeting")
+def on_two_ranks(work: str, cfg: MythosConfig, tmp_path: Path) -> list[Any]:
+    """What each of two gloo processes answers."""
+    words = [str(tmp_path / "meeting"), json.dumps(cfg.to_dict())]
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), meeting, config],
+            [sys.executable, "-c", RANK + work + SAY, str(rank), *words],
             stdout=subprocess.PIPE,
             env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
         )
         for rank in range(2)
     ]
     try:
-        answers = [json.loads(process.communicate(timeout=90)[0]) for process in ranks]
+        return [json.loads(process.communicate(timeout=90)[0]) for process in ranks]
     finally:
         for process in ranks:
             process.kill()
             process.wait()
+
+
+needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+
+
+@pytest.mark.slow
+@needs_gloo
+def test_the_bias_step_sums_over_ranks(tiny_config: Config, tmp_path: Path) -> None:
+    answers = on_two_ranks(BIAS, tiny_config(), tmp_path)
     (own_0, total_0, bias_0), (own_1, total_1, bias_1) = answers
     total = torch.tensor(own_0) + torch.tensor(own_1)
     assert own_0 != own_1
     assert total_0 == total_1 == total.tolist()
     assert bias_0 == bias_1 == (0.5 * (total.float().mean() - total).sign()).tolist()
+
+
+@pytest.mark.slow
+@needs_gloo
+@pytest.mark.parametrize("readout", ["act", "last"])
+def test_ranks_stay_equal_under_ddp_when_experts_get_no_token(
+    tiny_config: Config, readout: str, tmp_path: Path
+) -> None:
+    """Every trained parameter has a gradient on every rank, or DDP would wait for it."""
+    (moved, one), (_, other) = on_two_ranks(TRAIN, tiny_config(readout=readout), tmp_path)
+    assert moved > 10
+    assert one == other
 
 
 # -- training mode ---------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from open_mythos.ops.backend import attention_backend, describe, experts_backend, has_grouped
+from open_mythos.ops.backend import attention_backend, experts_backend, has_grouped
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,3 @@ def test_on_a_cpu_attention_is_sdpa_unless_asked_otherwise() -> None:
     q = torch.zeros(1, 1, 1, 4)
     assert attention_backend(q, q, q, None, "auto") == "sdpa"
     assert attention_backend(q, q, q, None, "reference") == "reference"
-
-
-def test_describe_names_torch_and_both_choices() -> None:
-    assert describe()["torch"] == torch.__version__
-    assert {"attention", "experts"} <= set(describe())
