@@ -1,5 +1,6 @@
 """Tiny models and one seed for every test."""
 
+import os
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from open_mythos.config.mythos import MythosConfig
 
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined, hence before any import
 hypothesis.settings.register_profile(
     "tiny",
     max_examples=20,

@@ -166,3 +166,17 @@ def dense_hidden(state: Mapping[str, Tensor]) -> int | None:
         if f"{block}.ffn.down.weight" in state:
             return state[f"{block}.ffn.down.weight"].shape[1]
     return None
+
+
+def accept_legacy(model: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let `load_state_dict` take a state dict of open-mythos 0.5.0 as it is."""
+    if not prefix and is_legacy(state):
+        modern = modernise(state)
+        found, own = dense_hidden(modern), model.cfg.dense_width
+        if found is not None and found != own:
+            raise CheckpointError(
+                f"the old weights have dense blocks of width {found}, this model {own}; build it "
+                f"with MythosConfig(dense_hidden={found})"
+            )
+        state.clear()
+        state.update(modern)

@@ -8,7 +8,7 @@ import torch
 from open_mythos.cli.opening import open_checkpoint
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
-from open_mythos.model.mythos import evaluating
+from open_mythos.nn.mode import evaluating
 
 
 def run(  # noqa: PLR0913 -- one argument per option

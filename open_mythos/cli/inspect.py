@@ -1,9 +1,10 @@
-"""What a model costs, before it is built: parameters, work, cache, and warnings."""
+"""What a model costs, before it is built; and which implementations run on this machine."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +22,9 @@ from open_mythos.config.overrides import configure, from_plain, read_yaml
 from open_mythos.config.presets import PRESETS, preset
 from open_mythos.errors import CheckpointError, ConfigError, did_you_mean
 
+
+if TYPE_CHECKING:
+    from open_mythos.ops.available import Choice
 
 ATTENTIONS: tuple[AttentionType, ...] = ("mla", "gqa")
 BFLOAT16_BYTES = 2
@@ -76,6 +80,44 @@ def run(
         print(json.dumps(asdict(found), indent=2))
     else:
         show(found, Console())
+
+
+@dataclass(frozen=True)
+class Backends:
+    """What runs on this machine, for one network's shapes.
+
+    Attributes:
+        device: The accelerator if there is one, else the CPU, with its name.
+        versions: Package -> version; None where it is not installed.
+        choices: Every op with more than one implementation.
+    """
+
+    device: str
+    versions: dict[str, str | None]
+    choices: list["Choice"]
+
+
+def run_backends(
+    *,
+    target: str | None,
+    overrides: Sequence[str],
+    n_loops: int | None,
+    context: int | None,
+    as_json: bool,
+) -> None:
+    """Print which implementations run here, after the figures of `target` if there is one."""
+    name, cfg = (None, MythosConfig()) if target is None else resolve(target)
+    cfg = configure(cfg, overrides=overrides)
+    figures = None if name is None else inspect_config(name, cfg, n_loops, context)
+    found = inspect_backends(cfg)
+    if as_json:
+        document = {} if figures is None else asdict(figures)
+        print(json.dumps({**document, "backends": asdict(found)}, indent=2))
+        return
+    console = Console()
+    if figures is not None:
+        show(figures, console)
+    show_backends(found, console)
 
 
 def resolve(target: str) -> tuple[str, MythosConfig]:
@@ -134,6 +176,47 @@ def inspect_config(
         cache_bytes_per_token=cache,
         cache_bytes={kind: size and size * length for kind, size in cache.items()},
         warnings=advice(cfg, loops, length),
+    )
+
+
+def inspect_backends(cfg: MythosConfig) -> Backends:
+    """Ask everything that picks an implementation what it would pick here."""
+    import torch  # noqa: PLC0415 -- counting a model does without torch
+
+    from open_mythos.bench.machine import installed, processor  # noqa: PLC0415 -- likewise
+    from open_mythos.ops.available import choices  # noqa: PLC0415 -- likewise
+    from open_mythos.train.trainer import find_device  # noqa: PLC0415 -- likewise
+
+    device = find_device("auto")
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else processor()
+    versions = {package: installed(package) for package in ("torch", "triton", "flash-attn")}
+    return Backends(
+        device=f"{device.type}, {name}",
+        versions={**versions, "CUDA": torch.version.cuda},
+        choices=choices(cfg, device),
+    )
+
+
+def show_backends(found: Backends, console: Console) -> None:
+    """Draw the choices for a person: one line per implementation."""
+    versions = ", ".join(f"{name} {version or '-'}" for name, version in found.versions.items())
+    table = Table(title=f"{found.device}\n{versions}", title_justify="left")
+    dtypes = list(found.choices[0].picked)
+    for column in ("", "implementation", *dtypes, "here"):
+        side: Literal["center", "left"] = "center" if column in dtypes else "left"
+        table.add_column(column, justify=side, overflow="fold")
+    for choice in found.choices:
+        for at, way in enumerate(choice.ways):
+            auto = ["auto" if choice.picked[dtype] == way.name else "" for dtype in dtypes]
+            here = "yes" if way.lacks is None else f"no: {way.lacks}"
+            table.add_row("" if at else choice.op, way.name, *auto, here)
+        table.add_section()
+    console.print(table)
+    console.print(
+        "Kernels for norms, SwiGLU, rotary and the end of a loop serve inference; in training, and "
+        "inside torch.compile, the plain ways run. A model with hooks is decoded eagerly.",
+        highlight=False,
     )
 
 

@@ -177,26 +177,111 @@ def sweep(
 
 
 @app.command()
+def bench(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUITE]...",
+            help="What to measure, e.g. train decode; default: what the size is measured with.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="R, 1b, cpu, cpu-512 or tiny; default: R on a GPU.", show_default=False),
+    ] = None,
+    attn: Annotated[str, typer.Option(help="gqa, mla or both.")] = "gqa,mla",
+    peer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the unpacked open-mythos 0.5.0; default: $OPEN_MYTHOS_PEER.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Results, added to.")] = Path("runs/bench.json"),
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds; what does not fit is skipped.", show_default=False),
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="Words, one of which suite/attention/case/library must hold.")
+    ] = "",
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Leave out what OUT has already.")
+    ] = False,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Compile training; default: on CUDA.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's own.")] = 0,
+    device: Device = "auto",
+    tables: Annotated[
+        bool,
+        typer.Option(
+            "--table", help="Measure nothing: print the tables of OUT, a file or a folder."
+        ),
+    ] = False,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="With --table: put the tables into this file.", show_default=False),
+    ] = None,
+) -> None:
+    """Measure time, memory and accuracy on this machine, beside floors and other libraries."""
+    from open_mythos.cli.bench import Options, run, table
+
+    if tables:
+        table(out, readme)
+        return
+    options = Options(
+        suites=suites or [],
+        size=size,
+        attn=attn,
+        peer=peer,
+        out=out,
+        budget=budget,
+        only=only,
+        missing=missing,
+        compile=compiled,
+        threads=threads,
+        device=device,
+    )
+    raise typer.Exit(run(options))
+
+
+@app.command()
 def inspect(
     target: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="NAME_OR_CHECKPOINT",
             help="A preset, a YAML file, or a checkpoint folder.",
             show_default=False,
         ),
-    ],
+    ] = None,
     overrides: Overrides = None,
     loops: Loops = None,
     context: Annotated[
         int | None, typer.Option(help="Sequence length; default: the model's longest.")
     ] = None,
+    backends: Annotated[
+        bool, typer.Option("--backends", help="Show which implementations run on this machine.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Count a model's parameters, FLOPs and cache, without building it."""
-    from open_mythos.cli.inspect import run
+    words: dict[str, Any] = {"overrides": overrides or [], "n_loops": loops, "context": context}
+    if backends:
+        from open_mythos.cli.inspect import run_backends
 
-    run(target=target, overrides=overrides or [], n_loops=loops, context=context, as_json=as_json)
+        run_backends(target=target, as_json=as_json, **words)
+    elif target is not None:
+        from open_mythos.cli.inspect import run
+
+        run(target=target, as_json=as_json, **words)
+    else:
+        raise typer.BadParameter("name a preset, a YAML file or a folder, or ask for --backends")
 
 
 @app.command()

@@ -132,6 +132,7 @@ def flops_per_token(
         loop = attention + 2 dim n_experts + 2 * 3 dim expert_dim n_experts_per_tok
                + 2 * 3 dim shared_width n_shared_experts + 4 dim lora_rank + 2 dim
         total = prelude_layers * dense + n_loops * loop + coda_layers * dense + 2 vocab_size dim
+                (kv "first": less (n_loops - 1) 2 dim times the numbers cached per position)
 
     Latent attention is counted in its expanded form; the absorbed one serves where it is cheaper
     (decoding). The loop's last term is halting, absent with readout "last". Softmax, norms,
@@ -160,9 +161,14 @@ def flops_per_token(
         loop += 2 * cfg.dim * cfg.lora_rank
     if cfg.readout != "last":
         loop += cfg.dim
+    saved = 0
+    if cfg.kv == "first":  # the later loops form no keys and values of their own
+        width = cfg.kv_lora_rank + cfg.qk_rope_head_dim
+        width = width if cfg.attn_type == "mla" else 2 * cfg.n_kv_heads * cfg.head_dim
+        saved = (loops - 1) * cfg.dim * width
     return FlopBudget(
         prelude=2 * cfg.prelude_layers * dense,
-        loops=2 * loops * loop,
+        loops=2 * (loops * loop - saved),
         coda=2 * cfg.coda_layers * dense,
         head=2 * cfg.vocab_size * cfg.dim,
     )
@@ -171,7 +177,7 @@ def flops_per_token(
 def cache_bytes_per_token(
     cfg: MythosConfig, n_loops: int | None = None, bytes_per_number: int = 2
 ) -> int:
-    """Key-value cache of one position: every dense block has one slot, the looped block n_loops.
+    """Key-value cache of one position: a slot per dense block, and the loop's by cfg.kv.
 
     Args:
         cfg: The network.
@@ -183,7 +189,7 @@ def cache_bytes_per_token(
     """
     loops = _at_least_one("n_loops", cfg.max_loop_iters if n_loops is None else n_loops)
     size = _at_least_one("bytes_per_number", bytes_per_number)
-    slots = cfg.prelude_layers + loops + cfg.coda_layers
+    slots = cfg.prelude_layers + cfg.loop_slots(loops) + cfg.coda_layers
     return slots * sum(math.prod(shape) for shape in cfg.cache_widths.values()) * size
 
 

@@ -12,6 +12,7 @@ AttentionType = Literal["gqa", "mla"]
 Readout = Literal["act", "last", "act_sum"]
 InjectionType = Literal["lti", "add"]
 Halted = Literal["continue", "freeze"]
+KVMode = Literal["per_loop", "first", "last"]
 
 # exp(-1): the start of A in the seed design. A start near 0.01 is what extrapolates in depth.
 SEED_LTI_DECAY = math.exp(-1.0)
@@ -58,6 +59,10 @@ class MythosConfig:
             only through the block's own argument h + e).
         halted: What a halted position does. "continue": its output is fixed, its state goes on;
             "freeze": its state, keys and values stay as they were when it halted.
+        kv: Keys and values across loops. "per_loop": every loop attends to its own; "first": the
+            first loop's serve all loops, in training too, so that the cache does not grow with
+            depth; "last": trained as "per_loop", but the cache keeps only what the last loop
+            wrote: an approximation at inference, exempt from cached = uncached.
         lti_decay: Start of A in the lti injection, in (0, 1).
         loop_index: Whether the loop number is signalled in the first dim // 8 channels.
         loop_index_scale: Amplitude of that signal.
@@ -96,6 +101,7 @@ class MythosConfig:
     readout: Readout = "act"
     injection: InjectionType = "lti"
     halted: Halted = "continue"
+    kv: KVMode = "per_loop"
     lti_decay: float = SEED_LTI_DECAY
     loop_index: bool = True
     loop_index_scale: float = 1.0
@@ -148,6 +154,10 @@ class MythosConfig:
             return {"c_kv": (self.kv_lora_rank,), "k_rope": (self.qk_rope_head_dim,)}
         heads = (self.n_kv_heads, self.head_dim)
         return {"k": heads, "v": heads}
+
+    def loop_slots(self, n_loops: int) -> int:
+        """Cache slots that `n_loops` loops share or fill."""
+        return n_loops if self.kv == "per_loop" else 1
 
     # -- dict, validation ------------------------------------------------------------------------
 
@@ -257,6 +267,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "readout": get_args(Readout),
     "injection": get_args(InjectionType),
     "halted": get_args(Halted),
+    "kv": get_args(KVMode),
 }
 INTEGERS = tuple(f.name for f in fields(MythosConfig) if f.type in (int, int | None))
 REALS = tuple(f.name for f in fields(MythosConfig) if f.type in (float, float | None))

@@ -49,12 +49,14 @@ class Batch:
         return int((self.targets != IGNORE).sum())
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same rows on another device."""
-        return replace(
-            self,
-            ids=self.ids.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-        )
+        """The same rows on another device; to a GPU they travel while the host goes on."""
+
+        def moved(rows: Tensor) -> Tensor:
+            if torch.device(device).type == "cuda" and rows.device.type == "cpu":
+                rows = rows.pin_memory()  # from pageable memory the copy would wait for the device
+            return rows.to(device, non_blocking=True)
+
+        return replace(self, ids=moved(self.ids), targets=moved(self.targets))
 
 
 class BatchSource(Protocol):

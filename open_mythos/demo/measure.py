@@ -16,7 +16,8 @@ from open_mythos.eval.accuracy import accuracy, task_batches
 from open_mythos.eval.halting import LoopUse, loop_use
 from open_mythos.eval.loop_curve import DepthMap, LoopCurve, depth_map, sweep
 from open_mythos.eval.perplexity import score
-from open_mythos.model.mythos import OpenMythos, evaluating
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.mode import evaluating
 
 
 PROMPT = "HAMLET:\n"

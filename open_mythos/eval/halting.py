@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.errors import InputError
-from open_mythos.model.mythos import evaluating
 from open_mythos.model.output import ForwardOutput
+from open_mythos.nn.mode import evaluating
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.errors import InputError
-from open_mythos.model.mythos import evaluating
+from open_mythos.nn.mode import evaluating
 
 
 @dataclass(frozen=True)

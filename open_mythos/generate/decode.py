@@ -1,37 +1,23 @@
 """Prefill, step, stop: tokens one after the other from a cached model."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import InputError
 from open_mythos.generate.sampling import Sampling, pick
-from open_mythos.nn.cache import KVCache
-
-
-class CachedModel(Protocol):
-    """What decoding needs of a network."""
-
-    cfg: MythosConfig
-
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache on the model's device, in its dtype."""
-        ...
-
-    def __call__(
-        self,
-        ids: Tensor,
-        n_loops: int | None = None,
-        kv_cache: KVCache | None = None,
-        *,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Logits of the new positions."""
-        ...
+from open_mythos.generate.static import (
+    Decoder,
+    StaticModel,
+    borrowed_decoder,
+    capacity_bucket,
+    rows_bucket,
+)
+from open_mythos.nn.watched import patched
 
 
 @dataclass(frozen=True)
@@ -73,14 +59,16 @@ def check_room(cfg: MythosConfig, prompt: int, stop: Stop) -> None:
         )
 
 
-def stream(
-    model: CachedModel,
+def stream(  # noqa: PLR0913 -- the arguments of generation
+    model: StaticModel,
     ids: Tensor,
     stop: Stop,
     sampling: Sampling,
     n_loops: int | None = None,
     generator: torch.Generator | None = None,
     attention_mask: Tensor | None = None,
+    *,
+    static: bool | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token (B,) of every row, until all rows have stopped.
 
@@ -95,27 +83,104 @@ def stream(
         n_loops: Loops per token; None is the config's max_loop_iters.
         generator: Source of randomness.
         attention_mask: (B, S), 0 at padding; prompts of unequal length are padded on the left.
+        static: Decode in fixed shapes, as one CUDA graph per token on a GPU; None does so on a
+            GPU wherever it is right: not where hooks would miss their calls, or where padding
+            stands elsewhere than on the left.
 
     Raises:
         InputError: If the model has no room for it.
     """
-    batch, length = ids.shape
-    check_room(model.cfg, length, stop)
+    check_room(model.cfg, ids.shape[1], stop)
     if stop.max_new_tokens == 0:
         return
+    starts, left = _starts(attention_mask)
+    if static is None:
+        static = ids.is_cuda and left and not watched(model)
+    if static and not left:
+        raise InputError("static decoding needs prompts that are padded on the left, or not at all")
+    loops = model.cfg.max_loop_iters if n_loops is None else n_loops
+    tokens = (
+        _in_fixed_shapes(model, ids, stop, sampling, loops, generator, starts)
+        if static
+        else _one_by_one(model, ids, stop, sampling, loops, generator, attention_mask)
+    )
+    finished = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
+    for token in tokens:
+        if stop.eos_token_id is None:
+            yield token
+            continue
+        shown = token.masked_fill(finished, stop.eos_token_id)
+        finished = finished | (shown == stop.eos_token_id)
+        yield shown
+        if finished.all():
+            return
+
+
+def _one_by_one(
+    model: StaticModel,
+    ids: Tensor,
+    stop: Stop,
+    sampling: Sampling,
+    n_loops: int,
+    generator: torch.Generator | None,
+    attention_mask: Tensor | None,
+) -> Iterator[Tensor]:
+    """The plain way, which defines the others: a cached pass per token, its shapes growing."""
+    batch, length = ids.shape
     cache = model.new_cache(batch, length + stop.max_new_tokens)
-    logits = model(ids, n_loops, cache, attention_mask=attention_mask)
-    last = _last_real(logits, attention_mask)
-    finished = torch.zeros(batch, dtype=torch.bool, device=ids.device)
+    ends = _starts(attention_mask)[1]  # every row ends in a real token: no padding on the right
+    logits = model(
+        ids, n_loops, cache, attention_mask=attention_mask, logits_to_keep=1 if ends else None
+    )
+    last = logits[:, -1] if ends else _last_real(logits, attention_mask)
     for step in range(stop.max_new_tokens):
         token = pick(last, sampling, generator)
-        if stop.eos_token_id is not None:
-            token = token.masked_fill(finished, stop.eos_token_id)
-            finished = finished | (token == stop.eos_token_id)
         yield token
-        if step + 1 == stop.max_new_tokens or (stop.eos_token_id is not None and finished.all()):
-            return
-        last = model(token.unsqueeze(1), n_loops, cache)[:, -1]
+        if step + 1 < stop.max_new_tokens:
+            last = model(token.unsqueeze(1), n_loops, cache)[:, -1]
+
+
+def _in_fixed_shapes(
+    model: StaticModel,
+    ids: Tensor,
+    stop: Stop,
+    sampling: Sampling,
+    n_loops: int,
+    generator: torch.Generator | None,
+    starts: Tensor | None,
+) -> Iterator[Tensor]:
+    """The same tokens from a `Decoder`: kept between calls, unless a generator ties it to one."""
+    batch, length = ids.shape
+    rows, padded = rows_bucket(batch), starts is not None
+    room = capacity_bucket(length + stop.max_new_tokens, model.cfg.max_seq_len)
+    spare = torch.arange(rows, device=ids.device).clamp(max=batch - 1)
+    with ExitStack() as stack:
+        if generator is None:
+            decoder = stack.enter_context(
+                borrowed_decoder(model, rows, room, n_loops, sampling, padded=padded)
+            )
+        else:
+            decoder = Decoder(model, rows, room, n_loops, sampling, generator, padded=padded)
+        first = decoder.prefill(ids[spare], None if starts is None else starts[spare])
+        yield first[:batch]
+        for _ in range(stop.max_new_tokens - 1):
+            yield decoder.step()[:batch]
+
+
+def watched(model: StaticModel) -> bool:
+    """Whether somebody hooked or replaced a layer's forward: a replayed graph would not call it."""
+    assert isinstance(model, nn.Module)
+    return any(patched(module) for module in model.modules())
+
+
+def _starts(attention_mask: Tensor | None) -> tuple[Tensor | None, bool]:
+    """The first real position of each row (None without a mask); whether padding is left only."""
+    if attention_mask is None:
+        return None, True
+    real = attention_mask != 0
+    starts = real.to(torch.int64).argmax(dim=1)
+    behind = torch.arange(real.shape[1], device=real.device) >= starts.unsqueeze(1)
+    return starts, bool((real == behind).all())
 
 
 def _last_real(logits: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.errors import InputError
-
-
-LEAST_TEMPERATURE = 1e-20  # below this, float32 has no room for the quotient
+from open_mythos.ops.sample import largest, sample
 
 
 @dataclass(frozen=True)
@@ -45,28 +43,6 @@ class Sampling:
             raise InputError(f"min_p is {self.min_p}; it must lie in [0, 1] (0 is no filter)")
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Set all but the k largest of (B, V) logits to -inf; ties with the k-th stay."""
-    kth = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
-    return logits.masked_fill(logits < kth, -math.inf)
-
-
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the fewest tokens whose joint probability reaches p (Holtzman et al. 2019)."""
-    ordered, index = logits.sort(dim=-1, descending=True)
-    share = ordered.softmax(-1)
-    dropped = share.cumsum(-1) - share >= p  # what lies before a token already reaches p
-    return torch.full_like(logits, -math.inf).scatter(
-        -1, index, ordered.masked_fill(dropped, -math.inf)
-    )
-
-
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Keep tokens with at least p times the probability of the likeliest."""
-    best = logits.amax(-1, keepdim=True)
-    return logits.masked_fill(logits < best + math.log(p), -math.inf)
-
-
 def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
     """Draw one token per row.
 
@@ -79,14 +55,9 @@ def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
         (B,) int64.
     """
     if sampling.temperature == 0.0:
-        return logits.argmax(-1)
-    # From the largest down, so that a tiny temperature ends in zeros and not in inf - inf.
-    below = logits.float() - logits.float().amax(-1, keepdim=True)
-    wide = below / max(sampling.temperature, LEAST_TEMPERATURE)
-    if sampling.top_k:
-        wide = keep_top_k(wide, sampling.top_k)
-    if sampling.top_p < 1.0:
-        wide = keep_top_p(wide, sampling.top_p)
-    if sampling.min_p > 0.0:
-        wide = keep_min_p(wide, sampling.min_p)
-    return torch.multinomial(wide.softmax(-1), 1, generator=generator).squeeze(-1)
+        return largest(logits)
+    noise = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    noise.exponential_(generator=generator)
+    return sample(
+        logits, noise, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+    )

@@ -46,6 +46,22 @@ def check_ids(ids: Tensor, cfg: MythosConfig) -> Tensor:
     return ids.long()
 
 
+def check_counts(*, logits_to_keep: int | None, backprop_loops: int | None) -> None:
+    """Refuse counts that are no ints, or too small.
+
+    Raises:
+        InputError: Naming the argument.
+    """
+    named = {"logits_to_keep": (logits_to_keep, 0), "backprop_loops": (backprop_loops, 1)}
+    for name, (value, least) in named.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(
+                f"{name} is {value!r}; it must be an int of at least {least}, or None for all"
+            )
+
+
 def check_start(start_pos: int | None, past: int, *, cached: bool) -> int:
     """The index of the first new position.
 

@@ -1,33 +1,44 @@
 """OpenMythos: embedding -> prelude -> loop -> coda -> head."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from open_mythos.checkpoint.legacy import dense_hidden, is_legacy, modernise
+from open_mythos.checkpoint.legacy import accept_legacy
 from open_mythos.checkpoint.store import load_model, save_model
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import CacheError, CheckpointError
+from open_mythos.errors import CheckpointError
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
-from open_mythos.model.inputs import check_ids, check_span, check_start, positions, real_keys
+from open_mythos.model.inputs import (
+    check_counts,
+    check_ids,
+    check_span,
+    check_start,
+    positions,
+    real_keys,
+)
 from open_mythos.model.output import ForwardOutput, forward_output
 from open_mythos.nn.attention.context import AttentionContext, padding_mask
 from open_mythos.nn.block import TransformerBlock
 from open_mythos.nn.cache import KVCache, LayerCache
-from open_mythos.nn.dict_cache import DictCache, open_dict, publish
+from open_mythos.nn.dict_cache import DictCache, open_cache, publish
 from open_mythos.nn.init import initialise
-from open_mythos.nn.loop.recurrent import LoopTrace, RecurrentBlock, check_loops
+from open_mythos.nn.linear import Linear
+from open_mythos.nn.loop.constants import Constants
+from open_mythos.nn.loop.recurrent import RecurrentBlock, check_loops
+from open_mythos.nn.loop.trace import LoopTrace
+from open_mythos.nn.mode import evaluating
 from open_mythos.nn.moe.balance import recomputing
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
-from open_mythos.nn.rotary import precompute_rope_freqs, rotary
+from open_mythos.nn.rotary import Rotary, precompute_rope_freqs, rotary
+from open_mythos.nn.static_cache import StaticCache
 
 
 class OpenMythos(nn.Module):
@@ -50,13 +61,13 @@ class OpenMythos(nn.Module):
         self.recurrent = RecurrentBlock(cfg)
         self.coda = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.coda_layers))
         self.norm = RMSNorm(cfg.dim)
-        self.head = nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
+        self.head = Linear(cfg.dim, cfg.vocab_size)
         self.head.weight = self.embed.weight
         initialise(self, cfg)
         std = cfg.init_std if cfg.embed_init_std is None else cfg.embed_init_std
         nn.init.normal_(self.embed.weight, std=std)
         nn.init.constant_(self.norm.weight, cfg.last_norm_init)
-        self.register_load_state_dict_pre_hook(_accept_legacy)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(accept_legacy)  # type: ignore[no-untyped-call]
 
     # -- the pass --------------------------------------------------------------------------------
 
@@ -70,6 +81,8 @@ class OpenMythos(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        logits_to_keep: int | None = None,
+        backprop_loops: int | None = None,
         return_output: Literal[False] = False,
     ) -> Tensor: ...
     @overload
@@ -82,10 +95,12 @@ class OpenMythos(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        logits_to_keep: int | None = None,
+        backprop_loops: int | None = None,
         return_output: Literal[True],
     ) -> ForwardOutput: ...
 
-    def forward(
+    def forward(  # noqa: PLR0913 -- the published call form and its usual companions
         self,
         ids: Tensor,
         n_loops: int | None = None,
@@ -94,6 +109,8 @@ class OpenMythos(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        logits_to_keep: int | None = None,
+        backprop_loops: int | None = None,
         return_output: bool = False,
     ) -> Tensor | ForwardOutput:
         """Logits (B, S, vocab) of the tokens that follow each position.
@@ -106,6 +123,10 @@ class OpenMythos(nn.Module):
             start_pos: Index of the first position; None follows the cache.
             attention_mask: (B, S) or (B, cached + S), 0 at padding, on either side.
             position_ids: (S,) or (B, S) rotary positions, instead of counting real tokens.
+            logits_to_keep: Logits of the last so many positions only; 0 forms none, which is what
+                a loss that reads `ForwardOutput.features` wants. None is all of them.
+            backprop_loops: Differentiate the last so many loops only, so that memory does not
+                grow with depth; None is all of them.
             return_output: Return the record of the pass instead of the logits.
 
         Raises:
@@ -113,7 +134,7 @@ class OpenMythos(nn.Module):
             CacheError: If the cache is full, foreign, or contradicted by the call.
         """
         ids = check_ids(ids, self.cfg)
-        cache = self._open(kv_cache, ids)
+        cache = open_cache(kv_cache, self.cfg, ids, like=self.embed.weight)
         past = 0 if cache is None else cache.length
         start = check_start(start_pos, past, cached=cache is not None)
         check_span(start, ids.shape[1], self.cfg)
@@ -130,43 +151,95 @@ class OpenMythos(nn.Module):
         real = None if valid is None else valid[:, past:]
         if cache is not None:
             cache.fix_loops(n_loops)
-        logits, trace = self._pass(ids, n_loops, context, cache, real)
+        check_counts(logits_to_keep=logits_to_keep, backprop_loops=backprop_loops)
+        features, trace = self._pass(
+            ids, n_loops, context, cache, real, backprop_loops=backprop_loops
+        )
+        logits = self._logits(features, logits_to_keep)
         if cache is not None:
             cache.mark(valid, past + ids.shape[1])
             cache.advance(ids.shape[1])
             if kv_cache is not None and not isinstance(kv_cache, KVCache):
                 publish(cache, kv_cache)
+        assert trace is not None
         self._count(trace)
-        return forward_output(logits, trace, real) if return_output else logits
+        return forward_output(logits, features, trace, real) if return_output else logits
 
-    def _pass(
+    def _pass(  # noqa: PLR0913 -- everything a pass depends on
         self,
         ids: Tensor,
         n_loops: int,
         context: AttentionContext,
-        cache: KVCache | None,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, LoopTrace]:
-        x = self.embed(ids)
-        x = _stack(self.prelude, x, context, None if cache is None else cache.prelude)
-        slots = None if cache is None else cache.recurrent
-        x, trace = self.recurrent.run(x, x, context, n_loops, slots, valid)
+        cache: "KVCache | StaticCache | None",
+        valid: Tensor | None = None,
+        *,
+        backprop_loops: int | None = None,
+        constants: Constants | None = None,
+        observed: bool = True,
+    ) -> tuple[Tensor, LoopTrace | None]:
+        e = _stack(self.prelude, self.embed(ids), context, None if cache is None else cache.prelude)
+        # The state starts as a copy: a compiled loop would take h being e for a case of its own.
+        x, trace = self.recurrent.run(
+            e.clone(),
+            e,
+            context,
+            n_loops,
+            None if cache is None else cache.recurrent,
+            valid,
+            backprop_loops=backprop_loops,
+            constants=constants,
+            observed=observed,
+        )
         x = _stack(self.coda, x, context, None if cache is None else cache.coda)
-        return self.head(self.norm(x)), trace
+        return self.norm(x), trace
 
-    def _open(self, kv_cache: "KVCache | DictCache | None", ids: Tensor) -> KVCache | None:
-        if kv_cache is None:
-            return None
-        weight = self.embed.weight
-        if isinstance(kv_cache, KVCache):
-            kv_cache.check(self.cfg, ids.shape[0], weight)
-            return kv_cache
-        if not isinstance(kv_cache, dict):
-            raise CacheError(
-                f"kv_cache is a {type(kv_cache).__name__}; give model.new_cache(batch, capacity), "
-                "or an empty dict"
-            )
-        return open_dict(kv_cache, self.cfg, ids.shape[0], ids.shape[1], like=weight)
+    def _logits(self, features: Tensor, keep: int | None = None) -> Tensor:
+        kept = features if keep is None else features[:, max(features.shape[1] - keep, 0) :]
+        logits: Tensor = self.head(kept)
+        return logits
+
+    def decode(self, token: Tensor, cache: StaticCache, *, starts: Tensor | None = None) -> Tensor:
+        """Logits (B, vocab) after one more token per row, in shapes that never change.
+
+        What a CUDA graph captures: the position is a tensor, the cache is written in place, and
+        every loop runs. Nothing is checked; `Decoder` does that once.
+
+        Args:
+            token: (B,) int64.
+            cache: Where the token's keys and values go; its position is moved on.
+            starts: (B,) first real position of each row, where rows are padded on the left.
+        """
+        where = cache.position if starts is None else (cache.position - starts).unsqueeze(1)
+        context = AttentionContext(
+            Rotary(cache.rotary.cos[where], cache.rotary.sin[where]),
+            lengths=(cache.position + 1).expand(token.shape[0]),
+            starts=starts,
+        )
+        features, _ = self._pass(
+            token.unsqueeze(1),
+            len(cache.constants.ticks),
+            context,
+            cache,
+            constants=cache.constants,
+            observed=False,
+        )
+        cache.position += 1
+        return self._logits(features)[:, 0]
+
+    @torch.no_grad()
+    def new_static_cache(self, batch: int, capacity: int, n_loops: int) -> StaticCache:
+        """An empty cache for `decode`: fixed in batch, capacity and loops."""
+        cache, weight = self.new_cache(batch, capacity, n_loops=n_loops), self.embed.weight
+        where = torch.arange(capacity, device=weight.device)
+        tables = rotary(where, self.cfg.rope_dim, self.cfg.rope_theta)
+        return StaticCache(cache, tables, self.recurrent.constants(n_loops, weight).copy())
+
+    @torch.no_grad()
+    def refresh(self, cache: StaticCache) -> None:
+        """Bring a static cache's constants up to date with the weights, in place."""
+        now = self.recurrent.constants(len(cache.constants.ticks), self.embed.weight)
+        for old, new in zip(cache.constants.tensors(), now.tensors(), strict=True):
+            old.copy_(new)
 
     def new_cache(self, batch: int, capacity: int, *, n_loops: int | None = None) -> KVCache:
         """An empty cache for `batch` rows of up to `capacity` positions, on the model's device.
@@ -194,6 +267,7 @@ class OpenMythos(nn.Module):
         eos_token_id: int | None = None,
         generator: torch.Generator | None = None,
         attention_mask: Tensor | None = None,
+        static: bool | None = None,
     ) -> Tensor:
         """The prompts with up to `max_new_tokens` tokens added: (B, S + new).
 
@@ -208,6 +282,8 @@ class OpenMythos(nn.Module):
             eos_token_id: Stop a row after this token, and fill it up with it.
             generator: Source of randomness; None is torch's own.
             attention_mask: (B, S), 0 at padding.
+            static: Decode in fixed shapes, one CUDA graph per token; None does so by itself on a
+                GPU, False never.
 
         Raises:
             InputError: If an argument is out of range or the model has no room.
@@ -219,13 +295,15 @@ class OpenMythos(nn.Module):
         sampling = Sampling(temperature, top_k, top_p, min_p)
         stop = Stop(max_new_tokens, eos_token_id)
         with evaluating(self):
-            tokens = stream(self, ids, stop, sampling, n_loops, generator, attention_mask)
+            tokens = stream(
+                self, ids, stop, sampling, n_loops, generator, attention_mask, static=static
+            )
             return torch.cat((ids, *(t.unsqueeze(1) for t in tokens)), dim=1).to(kept)
 
     # -- router balance --------------------------------------------------------------------------
 
     @torch.no_grad()
-    def update_router_bias(self, step_size: float = 0.001) -> Tensor:
+    def update_router_bias(self, step_size: float | Tensor = 0.001) -> Tensor:
         """Balance the experts: call once after each optimizer step of a training loop of your own.
 
         Moves every router bias towards even use, by the tokens that each expert served in the
@@ -314,36 +392,9 @@ class OpenMythos(nn.Module):
 
 
 def _stack(
-    blocks: nn.ModuleList, x: Tensor, context: AttentionContext, slots: list[LayerCache] | None
+    blocks: nn.ModuleList, x: Tensor, context: AttentionContext, slots: Sequence[LayerCache] | None
 ) -> Tensor:
     for i, block in enumerate(blocks):
         assert isinstance(block, TransformerBlock)
         x, _ = block.run(x, context, None if slots is None else slots[i])
     return x
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the time of a block; every module's own mode is restored after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _accept_legacy(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let `load_state_dict` take a state dict of open-mythos 0.5.0 as it is."""
-    if not prefix and is_legacy(state):
-        modern = modernise(state)
-        assert isinstance(model, OpenMythos)
-        found, own = dense_hidden(modern), model.cfg.dense_width
-        if found is not None and found != own:
-            raise CheckpointError(
-                f"the old weights have dense blocks of width {found}, this model {own}; build it "
-                f"with MythosConfig(dense_hidden={found})"
-            )
-        state.clear()
-        state.update(modern)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from open_mythos.nn.loop.recurrent import LoopTrace
+from open_mythos.nn.loop.trace import LoopTrace
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class ForwardOutput:
     """The record of one pass; no hooks needed.
 
     Attributes:
-        logits: (B, S, vocab).
+        logits: (B, S, vocab), or of the positions that were asked for.
+        features: (B, S, dim), what the head reads.
         n_loops: Loops that ran; fewer than asked for if every position had halted.
         halting: (n_loops, B, S) halting probability after each loop; None with readout "last".
         halting_weights: (n_loops, B, S) weight of each loop's state in the readout, summing to
@@ -26,6 +27,7 @@ class ForwardOutput:
     """
 
     logits: Tensor
+    features: Tensor
     n_loops: int
     halting: Tensor | None
     halting_weights: Tensor | None
@@ -35,11 +37,14 @@ class ForwardOutput:
     state_rms: Tensor
 
 
-def forward_output(logits: Tensor, trace: LoopTrace, valid: Tensor | None) -> ForwardOutput:
+def forward_output(
+    logits: Tensor, features: Tensor, trace: LoopTrace, valid: Tensor | None
+) -> ForwardOutput:
     """The record of a pass from its logits and the loop's trace.
 
     Args:
         logits: (B, S, vocab).
+        features: (B, S, dim).
         trace: Of the loop.
         valid: (B, S) boolean, False at padding; None means all real.
     """
@@ -49,6 +54,7 @@ def forward_output(logits: Tensor, trace: LoopTrace, valid: Tensor | None) -> Fo
         ponder = (ponder * real).sum() / real.sum().clamp(min=1)
     return ForwardOutput(
         logits=logits,
+        features=features,
         n_loops=trace.n_loops,
         halting=trace.halting,
         halting_weights=trace.halting_weights,

@@ -9,11 +9,12 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.attention.gqa import GQAttention
 from open_mythos.nn.attention.mla import MLAttention
-from open_mythos.nn.cache import Entries, LayerCache
+from open_mythos.nn.cache import Entries, LayerCache, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
+from open_mythos.nn.watched import patched
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,14 @@ class BlockTrace:
     """What one pass of a block wrote and learnt.
 
     Attributes:
-        entries: Keys and values of the T positions.
+        new: Keys and values of the T positions; empty if another loop's were used.
+        seen: Keys and values that the positions looked at, the cached ones included.
         load: (E,) tokens per expert, None for a dense block.
     """
 
-    entries: Entries
+    new: Entries
+    seen: Entries
     load: Tensor | None
-
-
-def patched(module: nn.Module) -> bool:
-    """Whether somebody replaced the module's forward on the instance, or hooked it."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return "forward" in vars(module) or any(hooks)
 
 
 class TransformerBlock(nn.Module):
@@ -80,6 +72,7 @@ class TransformerBlock(nn.Module):
         frozen: Frozen | None = None,
         active: Tensor | None = None,
         *,
+        shared: Entries | None = None,
         dense: bool = False,
     ) -> tuple[Tensor, BlockTrace]:
         """One pass over (B, T, dim).
@@ -90,27 +83,49 @@ class TransformerBlock(nn.Module):
             slot: This layer's cache, extended but not committed.
             frozen: Positions whose keys and values stay as they were.
             active: (B, T) boolean; the experts skip other positions where they can.
+            shared: Keys and values to look at instead of own ones, which are not formed then.
             dense: Let no position be skipped; the load counts the active ones all the same.
         """
-        q, new = self.attn.project(self.attn_norm(x), context.rotary)
+        mixed, new, seen = self._look(self.attn_norm(x), context, slot, frozen, shared)
+        x, normed = self.ffn_norm.after(x, self.drop(mixed))
+        x, load = self._feed(x, normed, active, dense=dense)
+        return x, BlockTrace(new, seen, load)
+
+    def _look(
+        self,
+        x: Tensor,
+        context: AttentionContext,
+        slot: LayerCache | None,
+        frozen: Frozen | None,
+        shared: Entries | None,
+    ) -> tuple[Tensor, Entries, Entries]:
+        """What attention says, the positions' own entries, and all that were looked at."""
+        if shared is not None:
+            q = self.attn.queries(x, context.rotary)
+            return self.attn.mix(q, shared, context), {}, shared
+        if isinstance(slot, StaticSlot) and self.attn.cfg.halted == "continue":
+            return self.attn.step(x, slot, context), {}, slot.store
+        q, new = self.attn.project(x, context.rotary)
         if frozen is not None:
             new = frozen.hold(new)
         seen = new if slot is None else slot.extend(new)
-        x = x + self.drop(self.attn.mix(q, seen, context))
-        y, load = self._feed(self.ffn_norm(x), active, dense=dense)
-        return x + self.drop(y), BlockTrace(new, load)
+        return self.attn.mix(q, seen, context), new, seen
 
     def _feed(
-        self, x: Tensor, active: Tensor | None, *, dense: bool
+        self, x: Tensor, normed: Tensor, active: Tensor | None, *, dense: bool
     ) -> tuple[Tensor, Tensor | None]:
-        if not isinstance(self.ffn, MoEFFN):
-            plain: Tensor = self.ffn(x)
-            return plain, None
-        if patched(self.ffn):  # the eager dense path, so that whoever watches sees every position
-            watched: Tensor = self.ffn(x)
-            return watched, self.ffn.count(x if active is None else x[active])
-        routed: tuple[Tensor, Tensor] = self.ffn.routed(x, active, dense=dense)
-        return routed
+        """The stream after the feed-forward, and the load of its experts."""
+        ffn = self.ffn
+        joined = not patched(ffn) and not (self.training and self.drop.p > 0.0)
+        if not isinstance(ffn, MoEFFN):
+            return (ffn(normed, x) if joined else x + self.drop(ffn(normed))), None
+        if patched(ffn):  # the eager dense path, so that whoever watches sees every position
+            y, load = ffn(normed), ffn.count(normed if active is None else normed[active])
+        elif joined and active is None:
+            return ffn.routed(normed, plus=x)
+        else:
+            y, load = ffn.routed(normed, active, dense=dense)
+        return x + self.drop(y), load
 
     def forward(
         self,

@@ -94,11 +94,29 @@ class LayerCache:
         return {name: store[:, : self.length] for name, store in self.store.items()}
 
 
+class StaticSlot(LayerCache):
+    """One layer's cache, written at a position that is a tensor and shown in its full capacity."""
+
+    def __init__(self, of: LayerCache, position: Tensor) -> None:
+        """Share the storage of `of`; `position` (1,) int64 is where the next token goes."""
+        self.store, self.length = of.store, of.length
+        self.position = position
+
+    def extend(self, new: Entries) -> Entries:
+        """Write `new` (B, 1, ...) in place; return everything, what is not yet written included.
+
+        Nothing can be refused here: a position past the capacity is the caller's to prevent.
+        """
+        for name, tensor in new.items():
+            self.store[name].index_copy_(1, self.position, tensor.to(self.store[name].dtype))
+        return self.store
+
+
 class KVCache:
     """The cache of a whole network: one `LayerCache` per prelude block, per loop, per coda block.
 
-    The number of loops is fixed by the first call that fills it. Keys of padded positions are
-    remembered in `valid`.
+    Where cfg.kv shares keys between loops, all loops have one slot. The number of loops is fixed
+    by the first call that fills it. Keys of padded positions are remembered in `valid`.
     """
 
     def __init__(
@@ -126,6 +144,7 @@ class KVCache:
             )
         self.widths = cfg.cache_widths
         self.shape = network_shape(cfg)
+        self.shared = cfg.kv != "per_loop"
         self.batch, self.capacity, self.length = batch, capacity, 0
         self.device, self.dtype = device, dtype
         self.valid: Tensor | None = None
@@ -149,7 +168,11 @@ class KVCache:
         """
         if self.n_loops is None or (self.length == 0 and self.n_loops != n_loops):
             self.n_loops = n_loops
-            self.recurrent = [self._slot() for _ in range(n_loops)]
+            wanted = 1 if self.shared else n_loops
+            self.recurrent = [
+                *self.recurrent[:wanted],
+                *(self._slot() for _ in range(wanted - len(self.recurrent))),
+            ]
         elif self.n_loops != n_loops:
             raise CacheError(
                 f"this cache was filled with {self.n_loops} loops, the call asks for {n_loops}; "
@@ -203,7 +226,7 @@ class KVCache:
         for _, slot in self.slots():
             slot.length = length
         self.length = length
-        self.valid = None if self.valid is None else self.valid[:, :length]
+        self.valid = None if self.valid is None or not length else self.valid[:, :length]
 
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` positions."""
@@ -226,5 +249,5 @@ class KVCache:
 
 def network_shape(cfg: MythosConfig) -> dict[str, object]:
     """The config's fields that a cached number depends on, by name."""
-    fields = ("dim", "n_heads", "attn_type", "prelude_layers", "coda_layers", "rope_theta")
+    fields = ("dim", "n_heads", "attn_type", "kv", "prelude_layers", "coda_layers", "rope_theta")
     return {**{name: getattr(cfg, name) for name in fields}, "entries": cfg.cache_widths}

@@ -49,6 +49,33 @@ def _room(needed: int) -> int:
     return room
 
 
+def open_cache(
+    given: "KVCache | DictCache | None", cfg: MythosConfig, ids: Tensor, like: Tensor
+) -> KVCache | None:
+    """The cache behind what a caller gave, checked against the model and the input.
+
+    Args:
+        given: A `KVCache`, a dict, or None.
+        cfg: The model's config.
+        ids: (B, T) of the call.
+        like: A tensor with the model's device and dtype.
+
+    Raises:
+        CacheError: If it is neither, or belongs to something else.
+    """
+    if given is None:
+        return None
+    if isinstance(given, KVCache):
+        given.check(cfg, ids.shape[0], like)
+        return given
+    if not isinstance(given, dict):
+        raise CacheError(
+            f"kv_cache is a {type(given).__name__}; give model.new_cache(batch, capacity), or an "
+            "empty dict"
+        )
+    return open_dict(given, cfg, ids.shape[0], ids.shape[1], like=like)
+
+
 def open_dict(entries: DictCache, cfg: MythosConfig, batch: int, new: int, like: Tensor) -> KVCache:
     """The cache behind a dict, with room for `new` more positions.
 
@@ -92,11 +119,12 @@ def _read(entries: DictCache, cfg: MythosConfig, batch: int, new: int, like: Ten
     loops = sum(key.startswith("recurrent_loop_") for key in entries)
     length = _length(entries)
     room = min(_room(length + new), max(cfg.max_seq_len, 1))
-    cache = KVCache(
-        cfg, batch, max(room, length), n_loops=loops or None, device=like.device, dtype=like.dtype
-    )
+    cache = KVCache(cfg, batch, max(room, length), device=like.device, dtype=like.dtype)
     if not entries:
         return cache
+    cache.fix_loops(max(loops, 1))
+    if cfg.kv != "per_loop":  # one entry serves any number of loops: the call settles it
+        cache.n_loops = None
     expected = {key for key, _ in cache.slots()}
     if expected != set(entries) or not loops:
         odd = sorted(expected ^ set(entries)) or ["recurrent_loop_0", "..."]

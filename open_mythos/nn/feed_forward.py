@@ -1,9 +1,12 @@
 """The SwiGLU feed-forward: dense FFN of prelude and coda, and the shape of every expert."""
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
+from open_mythos.nn.linear import Linear
+from open_mythos.nn.watched import patched
+from open_mythos.ops.few import feed_forward
+from open_mythos.ops.projections import swiglu
 
 
 class Expert(HasParts):
@@ -13,7 +16,7 @@ class Expert(HasParts):
         """Map width `dim` to itself through a hidden width of `expert_dim`."""
         super().__init__()
         self.gate_up = FusedLinear(dim, {"gate": expert_dim, "up": expert_dim})
-        self.down = nn.Linear(expert_dim, dim, bias=False)
+        self.down = Linear(expert_dim, dim)
 
     @property
     def gate(self) -> LinearView:
@@ -25,8 +28,9 @@ class Expert(HasParts):
         """The up map, a view of the fused weight."""
         return self.gate_up.part("up")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., dim) -> (..., dim)."""
-        gate, up = self.gate_up(x)
-        out: Tensor = self.down(F.silu(gate) * up)
-        return out
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """(..., dim) -> (..., dim), with `plus` (..., dim) added to it."""
+        if patched(self.down) or patched(self.gate_up):
+            out: Tensor = self.down(swiglu(self.gate_up.joined(x)))
+            return out if plus is None else out + plus
+        return feed_forward(x, self.gate_up.weight, self.down.weight, plus)

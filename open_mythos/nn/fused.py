@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from open_mythos.ops.few import linear
+
 
 class LinearView:
     """A named slice of a fused weight that looks like `nn.Linear` without bias.
@@ -53,10 +55,16 @@ class FusedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(..., in) -> one (..., width) per part, in the order given."""
-        parts: tuple[Tensor, ...] = F.linear(x, self.weight).split(
-            list(self.parts.values()), dim=-1
-        )
+        parts: tuple[Tensor, ...] = self.joined(x).split(list(self.parts.values()), dim=-1)
         return parts
+
+    def joined(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., sum of widths), the parts side by side."""
+        return linear(x, self.weight)
+
+    def only(self, name: str, x: Tensor) -> Tensor:
+        """(..., in) -> (..., width) of one part, without the work of the others."""
+        return self.part(name)(x)
 
     def part(self, name: str) -> LinearView:
         """The named part as a linear map of its own."""

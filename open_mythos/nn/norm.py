@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from open_mythos.nn.watched import patched
+from open_mythos.ops.rows import add_norm, sum_norm
 
 
 class RMSNorm(nn.Module):
@@ -16,4 +18,18 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim), in the input's dtype."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return add_norm(x, None, self.weight, self.eps)[1]
+
+    def after(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum x + y, and its norm: a residual line and what the next layer reads of it."""
+        if patched(self):
+            total = x + y
+            return total, self(total)
+        return add_norm(x, y, self.weight, self.eps)
+
+    def of_sum(self, h: Tensor, signal: Tensor | None, e: Tensor) -> Tensor:
+        """The norm of h + signal + e: what a loop reads of its state, its number and its input."""
+        if patched(self):
+            normed: Tensor = self((h if signal is None else h + signal) + e)
+            return normed
+        return sum_norm(h, signal, e, self.weight, self.eps)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.errors import InputError, ShapeError
-from open_mythos.ops.rotate import rotate
+from open_mythos.ops.rows import rotate_heads
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Rotary:
 
     def turn(self, x: Tensor) -> Tensor:
         """Rotate (B, S, H, d) queries or keys."""
-        return rotate(x, self.cos, self.sin)
+        return rotate_heads(x, self.cos, self.sin)
 
 
 def rotary(positions: Tensor, dim: int, theta: float) -> Rotary:

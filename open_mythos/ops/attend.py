@@ -1,12 +1,13 @@
 """Softmax attention behind one signature: SDPA, flash-attn, or the reference."""
 
+import math
 from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from open_mythos.ops.backend import AttentionBackend, attention_backend
+from open_mythos.ops.backend import AttentionBackend, attention_backend, summed
 from open_mythos.ops.reference import attend_reference
 
 
@@ -48,7 +49,39 @@ def attend(  # noqa: PLR0913 -- the arguments of attention
         flash = import_module("flash_attn").flash_attn_func
         out: Tensor = flash(q, k, v, dropout_p=dropout, softmax_scale=scale, causal=causal)
         return out
+    if dropout == 0.0 and q.shape[1] == 1 and backend == "auto" and summed(q.flatten(-2)):
+        return attend_summed(q, k, v, mask, scale)
     return _sdpa(q, k, v, mask, scale, dropout, causal=causal)
+
+
+def attend_summed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """One query as sums of products, in float32 or wider: what `summed` rows take.
+
+    Inductor makes loops of it that read each key and value once and need no call: SDPA took 110 us
+    in bfloat16 and 50 in float32 for the 384 positions that these take 10 to 20 for. The plain twin
+    is `attend_reference`, but for queries that see nothing, which are NaN here.
+
+    Args:
+        q: (B, 1, H, e).
+        k: (B, S, K, e), K dividing H.
+        v: (B, S, K, f).
+        mask: Boolean or additive, broadcastable to (B, H, 1, S), or None.
+        scale: Factor on the scores.
+
+    Returns:
+        (B, 1, H, f).
+    """
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    split = (k.shape[2], q.shape[2] // k.shape[2])
+    query = q.squeeze(1).unflatten(1, split).unsqueeze(3).to(wide)  # (B, K, g, 1, e)
+    scores = (query * k.transpose(1, 2).unsqueeze(2).to(wide)).sum(-1) * scale
+    if mask is not None:
+        shown = mask.expand(q.shape[0], q.shape[2], 1, k.shape[1]).squeeze(2).unflatten(1, split)
+        hide = mask.dtype == torch.bool
+        scores = scores.masked_fill(~shown, -math.inf) if hide else scores + shown
+    weights = scores.softmax(-1).unsqueeze(-1)
+    out = (weights * v.transpose(1, 2).unsqueeze(2).to(wide)).sum(3)
+    return out.flatten(1, 2).unsqueeze(1).to(v.dtype)
 
 
 def _sdpa(

@@ -1,6 +1,7 @@
 """AdamW with parameter groups by role: what a tensor does decides how it is regularised."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -57,17 +58,13 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """AdamW over the model's groups; fused into one kernel where every parameter allows it."""
-    parameters = list(model.parameters())
-    fused = all(
-        p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters
-    )
+    """AdamW over the model's groups, fused: one kernel, which can skip a step by itself."""
     return AdamW(
         parameter_groups(model, config),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
-        fused=fused,
+        fused=True,
     )
 
 
@@ -75,6 +72,21 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Give every group the rate of this step; the rate is the schedule's, never state."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+@contextmanager
+def skip_unless(optimizer: Optimizer, finite: Tensor) -> Iterator[None]:
+    """Let a fused optimizer's step move nothing, moments and counts included, if `finite` is False.
+
+    The flag stays on the device: the kernels of torch's fused optimizers read it themselves, as
+    they do for gradient scaling.
+    """
+    assert optimizer.defaults["fused"]
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del optimizer.found_inf  # type: ignore[attr-defined]
 
 
 def clip_gradients(model: nn.Module, limit: float) -> Tensor:

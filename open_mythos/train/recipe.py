@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.tasks import Layout, Maps
-from open_mythos.errors import ConfigError
+from open_mythos.errors import ConfigError, did_you_mean
 
 
 DataKind = Literal["text", "pointer", "parity"]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
+Precision = Literal["fp32", "bf16"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
 # What makes a row as long as it is, for the message about one that is too long.
@@ -87,6 +88,8 @@ class DepthConfig:
         min: Fewest loops.
         max: Most loops.
         sigma: "lognormal_poisson": standard deviation of the logarithm of the rate.
+        backprop_loops: Only the last so many loops of a step are differentiated, so that memory
+            does not grow with depth; None is all of them.
     """
 
     kind: DepthKind = "fixed"
@@ -94,9 +97,12 @@ class DepthConfig:
     min: int = 1
     max: int = 16
     sigma: float = 0.5
+    backprop_loops: int | None = None
 
     def __post_init__(self) -> None:
         whole("depth.min", self.min, 1)
+        if self.backprop_loops is not None:
+            whole("depth.backprop_loops", self.backprop_loops, 1)
         whole("depth.max", self.max, self.min)
         positive("depth.sigma", self.sigma)
         if self.kind == "fixed":
@@ -199,6 +205,33 @@ class CurriculumConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a run is computed: speed and memory, up to rounding not what is learnt.
+
+    Attributes:
+        precision: "fp32", or "bf16": forward and backward in bfloat16 on a copy of the weights,
+            updates in float32 on the masters, which are what is saved.
+        compile: Compile the dense blocks and the turn of the loop.
+        checkpoint: Keep only the states between loops, and compute each loop again on the way
+            back.
+    """
+
+    precision: Precision = "fp32"
+    compile: bool = False
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ConfigError(
+                f"engine.precision is {self.precision!r}; "
+                f"{did_you_mean(str(self.precision), get_args(Precision))}"
+            )
+        for name in ("compile", "checkpoint"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"engine.{name} is True or False, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One run, whole.
 
@@ -210,6 +243,7 @@ class Recipe:
         optim: How it learns.
         objective: What it minimises.
         curriculum: How a task grows harder.
+        engine: How it is computed.
         steps: Optimizer steps of the whole run.
         seed: Fixes weights, data, depths and dropout.
         eval_every: Steps between evaluations; 0 evaluates at the end only.
@@ -227,6 +261,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     steps: int = 1000
     seed: int = 0
     eval_every: int = 200

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from open_mythos.errors import CheckpointError
 from open_mythos.train.curriculum import Progress
+from open_mythos.train.precision import Working
 
 
 RNG = "rng"
@@ -21,7 +22,8 @@ class TrainState:
     """A run between two steps. The step function is its one writer.
 
     Attributes:
-        model: The network, on its device.
+        model: The network, on its device, in float32: what is learnt, saved and resumed.
+        working: What runs: the network itself, or its 16-bit copy.
         optimizer: Its optimizer, over named parameters.
         device: Where both live.
         step: Steps done; the next step draws its batch and depth from (seed, step).
@@ -39,6 +41,10 @@ class TrainState:
     curriculum: Progress = field(default_factory=Progress)
     skipped: int = 0
     skipped_in_a_row: int = 0
+    working: Working = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.working = Working(self.model)
 
     def counters(self) -> dict[str, Any]:
         """What JSON can hold of the state."""

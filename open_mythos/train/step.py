@@ -2,104 +2,220 @@
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from open_mythos.data.batch import BatchSource
+from open_mythos.data.batch import Batch, BatchSource
+from open_mythos.errors import InputError
 from open_mythos.model.output import ForwardOutput
 from open_mythos.nn.moe.balance import load_entropy
 from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
-from open_mythos.train.objective import objective
-from open_mythos.train.optim import clip_gradients, set_learning_rate
+from open_mythos.train.objective import Terms, objective
+from open_mythos.train.optim import clip_gradients, set_learning_rate, skip_unless
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.state import TrainState
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A step that the device may still be working on: its numbers are on their way to the host.
+
+    Attributes:
+        step: Steps done with it.
+        batch: What it saw.
+        n_loops: Loops it was given.
+        level: Curriculum level it was drawn for.
+        lr: Its learning rate.
+        tokens: Positions seen since the run began.
+        began: Host time at its start, seconds.
+        names: What `numbers` holds first, in order.
+        numbers: Scalars, then the router's load (T, E) row by row; float64, on the host.
+        shape: (T, E).
+        arrived: Recorded behind the copy of the numbers; None where they are there at once.
+    """
+
+    step: int
+    batch: Batch
+    n_loops: int
+    level: int
+    lr: float
+    tokens: int
+    began: float
+    names: tuple[str, ...]
+    numbers: Tensor
+    shape: tuple[int, int]
+    arrived: torch.cuda.Event | None
+
+
 def train_step(state: TrainState, source: BatchSource, recipe: Recipe) -> StepRecord:
-    """Take one step and move `state` on by it.
+    """Take one step, move `state` on by it, and wait for its record."""
+    return finish(state, launch(state, source, recipe), source, recipe)
+
+
+def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
+    """Take one step without waiting for the device.
 
     Everything that is drawn comes from (recipe.seed, state.step), dropout aside, whose generator
-    is part of the state. A step whose loss or gradient is not finite moves no parameter, is
-    counted, and is passed over: its data is not tried again.
+    is part of the state. A step whose loss or gradient is not finite moves no parameter, which the
+    device decides by itself; it is counted, and its data is not tried again.
+
+    Raises:
+        InputError: If no position of the batch is scored.
     """
     began = time.perf_counter()
-    model, level = state.model, state.curriculum.level
-    batch = source.batch(state.step, level).to(state.device)
+    model, level = state.working.model.train(), state.curriculum.level
+    batch = source.batch(state.step, level)
+    if batch.targets.device.type == "cpu" and not batch.scored:
+        raise InputError(f"none of the {batch.targets.numel()} targets is scored")
+    batch = batch.to(state.device)
     n_loops = batch.n_loops or sample_depth(recipe.depth, recipe.seed, state.step)
     lr = learning_rate(recipe.optim, state.step, recipe.steps)
 
-    output: ForwardOutput = model.train()(batch.ids, n_loops, return_output=True)
-    terms = objective(output, batch.targets, recipe.objective)
-    total = terms.total
-    total.backward()
-    norm = clip_gradients(model, recipe.optim.clip)
-    loss, grad_norm, *parts = values(total, norm, *terms.parts.values())
-    skipped = not (math.isfinite(loss) and math.isfinite(grad_norm))
-    if not skipped:
-        set_learning_rate(state.optimizer, lr)
+    output: ForwardOutput = model(
+        batch.ids,
+        n_loops,
+        logits_to_keep=0,
+        backprop_loops=recipe.depth.backprop_loops,
+        return_output=True,
+    )
+    terms = objective(output, batch.targets, head_weight(model), recipe.objective)
+    terms.total.backward()
+    state.working.collect()
+    norm = clip_gradients(state.model, recipe.optim.clip)
+    finite = (terms.total.detach() + norm).isfinite()
+    set_learning_rate(state.optimizer, lr)
+    with skip_unless(state.optimizer, finite):
         state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
-    balance(model, 0.0 if skipped else recipe.router_bias_step)
+    state.working.refresh()
+    balance(model, finite, recipe.router_bias_step)
 
-    accuracy = float(terms.correct) / terms.n_targets
     state.step += 1
     state.tokens += batch.ids.numel()
-    state.skipped += skipped
-    state.skipped_in_a_row = state.skipped_in_a_row + 1 if skipped else 0
-    if batch.level in (0, level):  # easier rows say nothing of the level that is being learnt
-        state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
-    return StepRecord(
+    scalars = {
+        "loss": terms.total,
+        "grad_norm": norm,
+        **reported(output, terms, state.model),
+        **{f"terms/{name}": part for name, part in terms.parts.items()},
+    }
+    numbers, arrived = to_host(list(scalars.values()), output.router_load)
+    return Launched(
         step=state.step,
-        loss=loss,
-        terms=dict(zip(terms.parts, parts, strict=True)),
-        accuracy=accuracy,
-        lr=lr,
-        grad_norm=grad_norm,
+        batch=batch,
         n_loops=n_loops,
         level=level,
+        lr=lr,
         tokens=state.tokens,
-        skipped=skipped,
-        rho_a=spectral_radius(model),
-        **observations(output),
-        tokens_per_second=batch.ids.numel() / (time.perf_counter() - began),
+        began=began,
+        names=tuple(scalars),
+        numbers=numbers,
+        shape=(output.router_load.shape[0], output.router_load.shape[1]),
+        arrived=arrived,
     )
 
 
-def values(*scalars: Tensor) -> list[float]:
-    """Scalars as numbers, with one wait for the device instead of one each."""
-    taken: list[float] = torch.stack([s.detach().float() for s in scalars]).tolist()
-    return taken
+def finish(
+    state: TrainState,
+    launched: Launched,
+    source: BatchSource,
+    recipe: Recipe,
+    since: float = -math.inf,
+) -> StepRecord:
+    """Wait for a step's numbers, count it, and let the curriculum answer it.
+
+    Args:
+        state: Moved on: skips and curriculum.
+        launched: The step; steps are finished in the order they were launched.
+        source: What it drew from.
+        recipe: The run's.
+        since: Host time at which the step before was finished: where steps overlap, a step's time
+            starts there.
+    """
+    if launched.arrived is not None:
+        launched.arrived.synchronize()
+    values = launched.numbers.tolist()
+    read = dict(zip(launched.names, values, strict=False))
+    load = torch.tensor(values[len(launched.names) :], dtype=torch.float64).view(launched.shape)
+    skipped = not (math.isfinite(read["loss"]) and math.isfinite(read["grad_norm"]))
+    state.skipped += skipped
+    state.skipped_in_a_row = state.skipped_in_a_row + 1 if skipped else 0
+    accuracy = read["correct"] / max(read["n_targets"], 1.0)
+    # Easier rows say nothing of the level that is being learnt.
+    if launched.batch.level in (0, launched.level):
+        state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
+    return StepRecord(
+        step=launched.step,
+        loss=read["loss"],
+        terms={k.removeprefix("terms/"): v for k, v in read.items() if k.startswith("terms/")},
+        accuracy=accuracy,
+        lr=launched.lr,
+        grad_norm=read["grad_norm"],
+        n_loops=launched.n_loops,
+        mean_loops=read["mean_loops"],
+        level=launched.level,
+        tokens=launched.tokens,
+        skipped=skipped,
+        rho_a=read.get("rho_a"),
+        router_entropy=float(load_entropy(load).mean()),
+        router_peak=load_peak(load),
+        state_rms=read["state_rms"],
+        tokens_per_second=launched.batch.ids.numel()
+        / (time.perf_counter() - max(since, launched.began)),
+    )
 
 
-def balance(model: nn.Module, step_size: float) -> None:
-    """Let the router's bias answer the load since the last call; step 0 only forgets the load."""
+def to_host(scalars: list[Tensor], table: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Scalars and a table as one float64 row on the host, and what to wait for before reading."""
+    together = torch.cat(
+        (torch.stack([s.detach().double() for s in scalars]), table.detach().double().flatten())
+    )
+    if not together.is_cuda:
+        return together.cpu(), None
+    host = torch.empty(together.shape, dtype=together.dtype, pin_memory=True)
+    host.copy_(together, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return host, arrived
+
+
+def head_weight(model: nn.Module) -> Tensor:
+    """The weight (vocab, dim) that turns a network's features into logits."""
+    head: Any = model.head
+    weight: Tensor = head.weight
+    return weight
+
+
+def balance(model: nn.Module, finite: Tensor, step_size: float) -> None:
+    """Let the router's bias answer the load since the last call, or after a skip only forget it."""
     update: Any = getattr(model, "update_router_bias", None)
     if update is not None:
-        update(step_size=step_size)
+        update(step_size=finite * step_size)
 
 
-def spectral_radius(model: nn.Module) -> float | None:
-    """rho(A) of the loop's injection; None where the injection carries nothing over linearly."""
-    injection = getattr(getattr(model, "recurrent", None), "injection", None)
-    radius: Any = getattr(injection, "spectral_radius", None)
-    return None if radius is None else float(radius())
-
-
-def observations(output: ForwardOutput) -> dict[str, Any]:
-    """What a pass says about its own loops, as fields of a StepRecord."""
-    mean_loops, state_rms = values(output.loops_used.float().mean(), output.state_rms[-1])
-    load = output.router_load.detach().cpu().double()
-    return {
-        "mean_loops": mean_loops,
-        "state_rms": state_rms,
-        "router_entropy": float(load_entropy(load).mean()),
-        "router_peak": load_peak(load),
+def reported(output: ForwardOutput, terms: Terms, model: nn.Module) -> dict[str, Tensor]:
+    """What a pass says about itself, as scalars on the device."""
+    said = {
+        "correct": terms.correct,
+        "n_targets": terms.n_targets,
+        "mean_loops": output.loops_used.double().mean(),
+        "state_rms": output.state_rms[-1],
     }
+    radius = spectral_radius(model)
+    return said if radius is None else {**said, "rho_a": radius}
+
+
+@torch.no_grad()
+def spectral_radius(model: nn.Module) -> Tensor | None:
+    """rho(A) of the loop's injection; None where the injection carries nothing over linearly."""
+    injection: Any = getattr(getattr(model, "recurrent", None), "injection", None)
+    diagonal = getattr(injection, "get_A", None)
+    return None if diagonal is None else diagonal().max()
 
 
 def load_peak(load: Tensor) -> float:

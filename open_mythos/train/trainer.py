@@ -1,5 +1,6 @@
 """The outer loop: when to step, evaluate, save and stop; everything else is passed in."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,16 +14,18 @@ from torch import nn
 from open_mythos.data.batch import BatchSource
 from open_mythos.errors import ConfigError
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.parallel.apply import apply
 from open_mythos.train.checkpoints import RunFolder, Start
 from open_mythos.train.curriculum import start as first_level
 from open_mythos.train.interrupt import StopRequest
 from open_mythos.train.optim import build_optimizer
+from open_mythos.train.precision import Working
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import EvalRecord, StepRecord
 from open_mythos.train.sinks import JsonlSink, RunInfo, Sink
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.state import TrainState, own_rng
-from open_mythos.train.step import train_step
+from open_mythos.train.step import Launched, finish, launch
 
 
 Evaluator = Callable[[nn.Module, int], Mapping[str, float]]
@@ -135,6 +138,7 @@ def train(
         resumed = folder.begin(resume, recipe)
         state = build_state(recipe, source, device, parts.model)
         checkpoint = folder.restore(state, loop.notes.append) if resumed else None
+        state.working.refresh()
         folder.note_environment(device, state.step)
         for sink in loop.sinks:
             closing.callback(sink.close)
@@ -170,6 +174,8 @@ class Loop:
     record: StepRecord | None = None
     evaluation: EvalRecord | None = None
     saved: Path | None = None
+    pending: Launched | None = None
+    read_at: float = -math.inf
 
     def open(self, state: TrainState, checkpoint: Path | None) -> None:
         """Tell the sinks what is about to run, and what was found on disk."""
@@ -193,24 +199,45 @@ class Loop:
 
     def run(self, state: TrainState, stop: StopRequest, deadline: float | None) -> Status:
         """Step until the recipe's last step, a signal, the deadline, or divergence."""
-        recipe = self.recipe
-        while state.step < recipe.steps:
+        while state.step < self.recipe.steps:
             if stop.name is not None:
+                self.take(state)
                 return "stopped"
             if deadline is not None and time.perf_counter() >= deadline:
+                self.take(state)
                 return "out_of_time"
-            self.record = train_step(state, self.sources.train, recipe)
+            launched = launch(state, self.sources.train, self.recipe)
             self.saved = None
-            for sink in self.sinks:
-                sink.step(self.record)
-            if state.skipped_in_a_row >= recipe.optim.max_skipped:
+            self.take(state)
+            self.pending = launched
+            saves = due(state.step, self.recipe.save_every) or state.step == self.recipe.steps
+            if not self.overlaps(state) or saves or self.evaluation_due(state):
+                self.take(state)
+            if state.skipped_in_a_row >= self.recipe.optim.max_skipped:
+                self.take(state)
                 return "diverged"
             # Saved first: an evaluation that fails then costs no step.
-            if due(state.step, recipe.save_every) or state.step == recipe.steps:
+            if saves:
                 self.save(state)
             if self.evaluation_due(state):
                 self.evaluate(state)
         return "finished"
+
+    def overlaps(self, state: TrainState) -> bool:
+        """Whether a step's numbers are read while the next one runs.
+
+        So it is on a GPU, unless the next batch depends on them.
+        """
+        return state.device.type == "cuda" and self.sources.train.max_level == 0
+
+    def take(self, state: TrainState) -> None:
+        """Wait for the step that is under way, if any, and report it."""
+        if self.pending is None:
+            return
+        self.record = finish(state, self.pending, self.sources.train, self.recipe, self.read_at)
+        self.pending, self.read_at = None, time.perf_counter()
+        for sink in self.sinks:
+            sink.step(self.record)
 
     def evaluation_due(self, state: TrainState) -> bool:
         """Whether the evaluators run after the step that was taken last."""
@@ -228,7 +255,7 @@ class Loop:
         found: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
             with own_rng(state.device):
-                numbers = evaluator(state.model, state.step)
+                numbers = evaluator(state.working.model, state.step)
             found.update({f"{name}/{key}": float(value) for key, value in numbers.items()})
         self.evaluation = EvalRecord(step=state.step, values=found)
         for sink in self.sinks:
@@ -256,12 +283,18 @@ def build_state(
     """
     torch.manual_seed(recipe.seed)
     model = build(recipe).to(device)
-    return TrainState(
+    state = TrainState(
         model=model,
         optimizer=build_optimizer(model, recipe.optim),
         device=device,
         curriculum=first_level(recipe.curriculum, source.max_level),
     )
+    engine = recipe.engine
+    state.working = Working(model, engine.precision)
+    runs = state.working.model
+    if (engine.compile or engine.checkpoint) and isinstance(runs, OpenMythos):
+        apply(runs, compiled=engine.compile, checkpointed=engine.checkpoint)
+    return state
 
 
 def due(step: int, every: int) -> bool:

@@ -1,4 +1,4 @@
-"""inspect: the budget's figures for anything that names a network, without torch."""
+"""inspect: the budget's figures for anything that names a network, and what runs here."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -141,3 +142,43 @@ def test_a_run_folder_is_inspected_by_its_newest_checkpoint(text_run: Path) -> N
     newest = text_run / "checkpoints" / "step_0000002"
     direct = json.loads(CliRunner().invoke(app, ["inspect", str(newest), "--json"]).stdout)
     assert {**run, "name": ""} == {**direct, "name": ""}
+
+
+# -- backends --------------------------------------------------------------------------------------
+
+
+def test_backends_need_no_model_and_show_every_way_with_its_reason() -> None:
+    wide = {"COLUMNS": "300"}  # no reason is broken into lines
+    result = CliRunner().invoke(app, ["inspect", "--backends"], env=wide)
+    assert result.exit_code == 0, result.output
+    found = as_json("--backends")["backends"]
+    assert found["versions"]["torch"] == torch.__version__ in result.stdout
+    assert found["device"] in result.stdout
+    for choice in found["choices"]:
+        assert choice["op"] in result.stdout
+        assert set(choice["picked"].values()) <= {way["name"] for way in choice["ways"]}
+        for way in choice["ways"]:
+            assert way["name"] in result.stdout
+            assert way["lacks"] is None or f"no: {way['lacks']}" in result.stdout
+    assert "auto" in result.stdout
+
+
+def test_backends_of_a_model_are_those_of_its_shapes_and_stand_behind_its_figures() -> None:
+    words = ["mythos_1b", "attn_type=gqa", "n_heads=2", "n_kv_heads=2", "--loops", "3"]
+    plain, odd = as_json(*words, "--backends"), as_json(*words, "dim=2052", "--backends")
+    alone = as_json(*words)
+    assert {name: plain[name] for name in alone} == alone
+    experts = [
+        next(c for c in found["backends"]["choices"] if c["op"].startswith("experts, 32"))
+        for found in (plain, odd)
+    ]
+    assert [{w["name"]: w["lacks"] for w in e["ways"]}["grouped"] for e in experts] == [
+        None,
+        "dim and expert_dim are no multiples of 8",
+    ]
+    assert "mythos_1b: 3 loops" in call(*words, "--backends").stdout
+
+
+@pytest.mark.parametrize("words", [["mythos_1x"], ["mythos_1b", "dim=3"], []])
+def test_a_mistake_beside_backends_is_one_too(words: list[str]) -> None:
+    assert call(*words, *(["--backends"] if words else [])).exit_code == 2

@@ -15,7 +15,7 @@ from open_mythos.config.budget import (
     parameters,
     with_attention,
 )
-from open_mythos.config.mythos import MythosConfig
+from open_mythos.config.mythos import KVMode, MythosConfig
 from open_mythos.config.presets import PRESETS
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
@@ -104,11 +104,13 @@ def test_active_is_the_total_of_the_network_with_only_the_visited_experts(seed: 
     assert parameters(cfg).active == parameters(visited).total + unused_router_rows
 
 
+@pytest.mark.parametrize("kv", ["per_loop", "first"])
 @pytest.mark.parametrize("seed", range(8))
-def test_flops_of_one_token_equal_those_that_torch_counts(seed: int) -> None:
+def test_flops_of_one_token_equal_those_that_torch_counts(seed: int, kv: KVMode) -> None:
     # One token sees one key, (1 + 1) / 2, so that a counter blind to causality agrees too; it
-    # counts attention as plain matrix products only, and no product whose inner width is 1.
-    cfg = replace(random_config(seed), n_experts=1, n_experts_per_tok=1)
+    # counts attention as plain matrix products only, no product whose inner width is 1, and no
+    # matrix times a vector, which is what halting is.
+    cfg = replace(random_config(seed), n_experts=1, n_experts_per_tok=1, kv=kv)
     loops = 1 + seed % 3
     model = OpenMythos(cfg).eval()
     torch.nn.init.constant_(model.recurrent.act.halt.bias, -20.0)  # no early end of the loop
@@ -121,7 +123,8 @@ def test_flops_of_one_token_equal_those_that_torch_counts(seed: int) -> None:
         torch.no_grad(),
     ):
         model(torch.zeros(1, 1, dtype=torch.long), n_loops=loops)
-    assert counter.get_total_flops() == flops_per_token(cfg, loops, 1).total
+    halting = 0 if cfg.readout == "last" else 2 * loops * cfg.dim
+    assert counter.get_total_flops() + halting == flops_per_token(cfg, loops, 1).total
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -143,9 +146,10 @@ def test_attention_over_a_causal_sequence_counts_each_visible_pair_once() -> Non
     assert flops == 4 * cfg.dim * (pairs - 100)
 
 
+@pytest.mark.parametrize("kv", ["per_loop", "first", "last"])
 @pytest.mark.parametrize("seed", range(8))
-def test_cache_bytes_equal_the_size_of_the_filled_cache(seed: int) -> None:
-    cfg = random_config(seed)
+def test_cache_bytes_equal_the_size_of_the_filled_cache(seed: int, kv: KVMode) -> None:
+    cfg = replace(random_config(seed), kv=kv)
     loops, length = 1 + seed % 4, 5
     model = OpenMythos(cfg).eval()
     cache: dict[str, dict[str, torch.Tensor]] = {}

@@ -47,6 +47,7 @@ def configs(draw: st.DrawFn) -> MythosConfig:
         readout=draw(st.sampled_from(["act", "last", "act_sum"])),
         injection=draw(st.sampled_from(["lti", "add"])),
         halted=draw(st.sampled_from(["continue", "freeze"])),
+        kv=draw(st.sampled_from(["per_loop", "first", "last"])),
         loop_index=draw(st.booleans()),
         loop_lora=draw(st.booleans()),
         embed_init_std=draw(st.none() | st.floats(0.0, 1.0)),
@@ -69,6 +70,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("readout", {"readout": "mean"}, "'mean'"),
     ("injection", {"injection": "concat"}, "'concat'"),
     ("halted", {"halted": "stop"}, "'stop'"),
+    ("kv", {"kv": "frist"}, "is 'per_loop' or 'first' or 'last', not 'frist'"),
+    ("kv", {"kv": None}, "not None"),
     ("qk_rope_head_dim", {"qk_rope_head_dim": 63}, "63"),
     ("dim / n_heads", {"attn_type": "gqa", "dim": 48, "n_heads": 16}, "is 3"),
     ("n_experts_per_tok", {"n_experts_per_tok": 65}, "(65) exceeds n_experts (64)"),
@@ -143,6 +146,7 @@ def test_seed_defaults_are_those_of_the_contract() -> None:
     assert (cfg.expert_dim, cfg.act_threshold, cfg.rope_theta) == (512, 0.99, 500000.0)
     assert (cfg.lora_rank, cfg.dropout) == (16, 0.0)
     assert (cfg.readout, cfg.injection, cfg.halted) == ("act", "lti", "continue")
+    assert cfg.kv == "per_loop"
     assert cfg.loop_index
     assert cfg.loop_lora
 
@@ -166,6 +170,13 @@ def test_derived_sizes_follow_the_attention() -> None:
     assert grouped.cache_widths == {"k": (4, 128), "v": (4, 128)}
     assert latent.loop_dim == 256
     assert latent.shared_width == 2048
+
+
+@pytest.mark.parametrize(("kv", "slots"), [("per_loop", 7), ("first", 1), ("last", 1)])
+def test_loops_that_share_keys_need_one_slot(kv: str, slots: int) -> None:
+    cfg = MythosConfig(kv=kv)  # type: ignore[arg-type]
+    assert cfg.loop_slots(7) == slots
+    assert cfg.loop_slots(1) == 1
 
 
 def test_every_field_is_a_plain_value() -> None:

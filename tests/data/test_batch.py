@@ -44,3 +44,32 @@ def test_other_dtypes_and_no_loops_are_refused() -> None:
         Batch(ids.int(), ids)
     with pytest.raises(InputError, match="n_loops is 0"):
         Batch(ids, ids, n_loops=0)
+
+
+def test_scored_counts_the_positions_that_carry_a_target() -> None:
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    assert Batch(ids, torch.full_like(ids, IGNORE)).scored == 0
+    assert Batch(ids, torch.tensor([[IGNORE, 0, 1], [IGNORE, IGNORE, 2]])).scored == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")  # a prototype
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_way_to_a_gpu_stops_nobody() -> None:
+    """Pageable memory would make the copy wait for the device; the rows here stay pageable."""
+    ids = torch.randint(1000, (8, 512))
+    batch = Batch(ids, ids.roll(-1, 1), n_loops=2, level=3)
+    batch.to("cuda")
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        moved = batch.to("cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert moved.ids.is_cuda
+    assert moved.targets.is_cuda
+    assert torch.equal(moved.ids.cpu(), batch.ids)
+    assert torch.equal(moved.targets.cpu(), batch.targets)
+    assert (moved.n_loops, moved.level) == (2, 3)
+    assert not batch.ids.is_cuda
+    assert moved.to("cuda").ids is moved.ids

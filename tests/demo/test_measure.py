@@ -13,8 +13,13 @@ class Oracle(OpenMythos):
         super().__init__(plan.recipes[TASK].model)
         self.task = task
 
-    def _pass(self, ids, n_loops, context, cache, valid):  # type: ignore[no-untyped-def]
-        logits, trace = super()._pass(ids, n_loops, context, cache, valid)
+    def _pass(self, ids, n_loops, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self.asked = ids, n_loops
+        return super()._pass(ids, n_loops, *args, **kwargs)
+
+    def _logits(self, features, keep=None):  # type: ignore[no-untyped-def]
+        logits = super()._logits(features, keep)
+        ids, n_loops = self.asked
         task, shown = self.task, self.task.seq_len - self.task.queries
         asked = ids[:, shown:] - task.state_offset
         if task.layout == "joint":
@@ -26,7 +31,7 @@ class Oracle(OpenMythos):
             asked = f.gather(1, asked)
         answer = torch.zeros_like(logits[:, shown:])
         answer.scatter_(2, (asked + task.state_offset).unsqueeze(-1), 9.0)
-        return torch.cat((logits[:, :shown], answer), dim=1), trace
+        return torch.cat((logits[:, :shown], answer), dim=1)
 
 
 def test_a_model_that_hops_once_a_loop_is_measured_as_one(tiny_plan: Plan) -> None:

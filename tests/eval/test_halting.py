@@ -40,6 +40,7 @@ class Scripted(nn.Module):
         assert ran <= n_loops
         live = torch.stack([(ids >= t).sum() for t in range(1, ran + 1)])
         return ForwardOutput(
+            features=torch.zeros(1, 1, 1),
             logits=torch.zeros(*ids.shape, 2),
             n_loops=ran,
             halting=None,

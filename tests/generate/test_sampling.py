@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from open_mythos.errors import InputError
-from open_mythos.generate.sampling import Sampling, keep_min_p, keep_top_k, keep_top_p, pick
+from open_mythos.generate.sampling import Sampling, pick
+from open_mythos.ops.sample import keep_min_p, keep_top_k, keep_top_p
 
 
 def rows(seed: int, vocab: int) -> Tensor:

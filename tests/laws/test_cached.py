@@ -149,6 +149,38 @@ def test_a_cache_follows_position_ids(attn_type: str, build: Build) -> None:
     assert not torch.allclose(plain[0], whole[0], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("keep", [0, 1, 3, 5, 9])
+def test_kept_logits_are_the_last_of_all(attn_type: str, keep: int, build: Build) -> None:
+    model = build(attn_type=attn_type)
+    ids = torch.randint(model.cfg.vocab_size, (2, 5))
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    full = model(ids, 3, attention_mask=mask, return_output=True)
+    out = model(ids, 3, attention_mask=mask, logits_to_keep=keep, return_output=True)
+    assert out.logits.shape == (2, min(keep, 5), model.cfg.vocab_size)
+    torch.testing.assert_close(out.logits, full.logits[:, max(5 - keep, 0) :], rtol=1e-9, atol=1e-9)
+    assert torch.equal(out.features, full.features)  # the rest of the pass is run all the same
+    assert torch.equal(model(ids, 3, attention_mask=mask, logits_to_keep=keep), out.logits)
+    if keep:
+        up = torch.randn_like(out.logits)
+        wanted = [p for p in model.parameters() if p.requires_grad]
+        ours = torch.autograd.grad((out.logits * up).sum(), wanted, allow_unused=True)
+        cut = full.logits[:, max(5 - keep, 0) :]
+        theirs = torch.autograd.grad((cut * up).sum(), wanted, allow_unused=True)
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_cache_is_filled_whatever_logits_are_kept(attn_type: str, build: Build) -> None:
+    model = build(attn_type=attn_type)
+    ids = torch.randint(model.cfg.vocab_size, (2, 6))
+    whole = model(ids, 2)
+    for cache in (model.new_cache(2, 6), {}):
+        assert model(ids[:, :4], 2, cache, logits_to_keep=0).numel() == 0
+        got = model(ids[:, 4:], 2, cache, logits_to_keep=1)
+        torch.testing.assert_close(got, whole[:, -1:], rtol=1e-9, atol=1e-9)
+
+
 @torch.no_grad()
 def test_more_loops_than_configured_and_a_growing_dict(build: Build) -> None:
     model = build(max_loop_iters=2, max_seq_len=100)

@@ -120,6 +120,20 @@ def test_loops_that_cannot_be_run(model: Any, ids: Tensor, wrong: Any) -> None:
         refuse(InputError, call, "n_loops", str(wrong), "at least 1", "None", "max_loop_iters (3)")
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "wrong"),
+    [("logits_to_keep", 0, w) for w in (-1, 1.0, True, "2")]
+    + [("backprop_loops", 1, w) for w in (0, -3, 2.0, True, "2")],
+)
+def test_counts_that_are_none(model: Any, ids: Tensor, name: str, least: int, wrong: Any) -> None:
+    shown = (f"{name} is {wrong!r}", f"int of at least {least}", "None")
+    refuse(InputError, lambda: model(ids, 2, **{name: wrong}), *shown)
+    cache = model.new_cache(2, 9)
+    refuse(InputError, lambda: model(ids, 2, cache, **{name: wrong}), *shown)
+    assert cache.length == 0
+    assert model(ids, 3, cache, **{name: least}).shape[0] == 2  # nor are the loops settled
+
+
 def test_a_sequence_past_max_seq_len(model: Any, ids: Tensor) -> None:
     model(torch.zeros(1, 32, dtype=torch.int64))
     long = torch.zeros(1, 33, dtype=torch.int64)

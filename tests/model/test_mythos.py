@@ -21,7 +21,8 @@ from open_mythos.config.budget import parameters
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.config.presets import PRESETS
 from open_mythos.errors import CheckpointError
-from open_mythos.model.mythos import OpenMythos, evaluating
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.mode import evaluating
 
 
 Config = Callable[..., MythosConfig]

@@ -162,5 +162,8 @@ def test_the_record_is_frozen_and_plain(tiny_config: Config) -> None:
     assert isinstance(out, ForwardOutput)
     with pytest.raises(FrozenInstanceError):
         out.n_loops = 1
-    wanted = "logits n_loops halting halting_weights loops_used ponder_cost router_load state_rms"
+    wanted = (
+        "logits features n_loops halting halting_weights loops_used ponder_cost "
+        "router_load state_rms"
+    )
     assert [f.name for f in fields(out)] == wanted.split()

@@ -8,7 +8,7 @@ import torch
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.context import AttentionContext
-from open_mythos.nn.block import Frozen, TransformerBlock, patched
+from open_mythos.nn.block import Frozen, TransformerBlock
 from open_mythos.nn.rotary import precompute_rope_freqs, rotary
 
 
@@ -37,7 +37,7 @@ def test_run_is_two_residual_lines(parts: Parts) -> None:
     middle = x + block.attn.mix(q, new, context)
     want = middle + block.ffn(block.ffn_norm(middle))
     torch.testing.assert_close(y, want, rtol=1e-10, atol=1e-10)
-    for name, tensor in trace.entries.items():
+    for name, tensor in trace.new.items():
         torch.testing.assert_close(tensor, new[name])
     assert (trace.load is None) == (not hasattr(block.ffn, "router"))
     if trace.load is not None:
@@ -60,11 +60,11 @@ def test_frozen_positions_go_on_showing_their_old_entries(parts: Parts) -> None:
     block, x, context, _ = parts
     _, before = block.run(torch.randn_like(x), context)
     halted = torch.tensor([[True, False, True, False, False], [False] * 5])
-    _, trace = block.run(x, context, frozen=Frozen(halted, before.entries))
+    _, trace = block.run(x, context, frozen=Frozen(halted, before.new))
     _, fresh = block.run(x, context)
-    for name, tensor in trace.entries.items():
-        assert torch.equal(tensor[halted], before.entries[name][halted])
-        assert torch.equal(tensor[~halted], fresh.entries[name][~halted])
+    for name, tensor in trace.new.items():
+        assert torch.equal(tensor[halted], before.new[name][halted])
+        assert torch.equal(tensor[~halted], fresh.new[name][~halted])
 
 
 def test_running_positions_do_not_care_whether_others_are_skipped(parts: Parts) -> None:
@@ -85,30 +85,6 @@ def test_skipping_everybody_is_possible(parts: Parts) -> None:
     assert y.isfinite().all()
     if trace.load is not None:
         assert trace.load.sum().item() == 0
-
-
-def test_patched_sees_a_replaced_forward() -> None:
-    module = torch.nn.Linear(1, 1)
-    assert not patched(module)
-    module.forward = module.forward
-    assert patched(module)
-
-
-@pytest.mark.parametrize(
-    "register",
-    [
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-    ],
-)
-def test_patched_sees_each_hook_alone_and_forgets_it(register: str) -> None:
-    module = torch.nn.Linear(1, 1)
-    handle = getattr(module, register)(lambda *_: None)
-    assert patched(module)
-    handle.remove()
-    assert not patched(module)
 
 
 def test_dropout_acts_on_both_lines_in_training_only(

@@ -10,6 +10,7 @@ import torch
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CacheError
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.rotary import precompute_rope_freqs
 
 
 Cache = dict[str, Any]
@@ -285,3 +286,78 @@ def test_another_models_dict_is_refused(
     other(ids(1, 3), 2, cache)
     with pytest.raises(CacheError):
         model(ids(1, 1), 2, COPIES[kind](cache))
+
+
+# -- loops that share their keys -------------------------------------------------------------------
+
+
+@pytest.fixture(params=["first", "last"])
+def sharing(
+    request: pytest.FixtureRequest,
+    attn_type: str,
+    tiny_config: Callable[..., MythosConfig],
+    randomised: Any,
+) -> OpenMythos:
+    cfg = tiny_config(attn_type=attn_type, kv=request.param)
+    net: OpenMythos = randomised(OpenMythos(cfg).double().eval())
+    return net
+
+
+@pytest.mark.parametrize("kind", COPIES)
+@torch.no_grad()
+def test_shared_keys_have_one_entry_and_copies_of_it_are_read_anew(
+    sharing: OpenMythos, kind: str
+) -> None:
+    prompt, more = ids(2, 4), ids(2, 3)
+    typed = sharing.new_cache(2, 9)
+    sharing(prompt, 3, typed)
+    want = sharing(more, 3, typed)
+    cache: Cache = {}
+    sharing(prompt, 3, cache)
+    assert set(cache) == {"prelude_0", "recurrent_loop_0", "coda_0"}
+    branch = COPIES[kind](cache)
+    close(sharing(more, 3, branch), want)
+    assert set(branch) == {"prelude_0", "recurrent_loop_0", "coda_0"}
+    assert branch["recurrent_loop_0"][next(iter(branch["recurrent_loop_0"]))].shape[1] == 7
+
+
+@torch.no_grad()
+def test_shared_keys_can_be_cut_and_reordered(sharing: OpenMythos) -> None:
+    prompt, more, order = ids(3, 6), ids(3, 2), torch.tensor([2, 2, 0])
+    cache: Cache = {}
+    sharing(prompt, 3, cache)
+    for entry in cache.values():
+        for name in entry:
+            entry[name] = entry[name][order, :4]
+    typed = sharing.new_cache(3, 9)
+    sharing(prompt[order, :4], 3, typed)
+    close(sharing(more, 3, cache), sharing(more, 3, typed))
+
+
+@torch.no_grad()
+def test_a_dict_of_more_loops_does_not_fit_where_they_share(sharing: OpenMythos) -> None:
+    cache: Cache = {}
+    sharing(ids(2, 4), 3, cache)
+    extra = clones(cache)
+    extra["recurrent_loop_1"] = extra["recurrent_loop_0"]
+    with pytest.raises(CacheError, match="recurrent_loop_1"):
+        sharing(ids(2, 1), 3, extra)
+    with pytest.raises(CacheError, match="filled with 3 loops"):
+        sharing(ids(2, 1), 2, cache)
+
+
+@torch.no_grad()
+def test_the_loop_by_hand_fills_one_entry_where_keys_are_shared(sharing: OpenMythos) -> None:
+    cfg, loop = sharing.cfg, sharing.recurrent
+    e = torch.randn(2, 4, cfg.dim, dtype=torch.float64)
+    table = precompute_rope_freqs(cfg.rope_dim, 4, cfg.rope_theta)
+    mask = torch.full((4, 4), float("-inf"), dtype=torch.float64).triu(1)
+    want = loop(e, e, table, mask, 3)
+    cache: Cache = {}
+    got = [loop(e[:, :3], e[:, :3], table, mask[:3, :3], 3, cache)]
+    close(got[0], want[:, :3])
+    assert set(cache) == {"recurrent_loop_0"}
+    last = loop(e[:, 3:], e[:, 3:], table[3:], None, 3, cache)
+    assert cache["recurrent_loop_0"][next(iter(cfg.cache_widths))].shape[1] == 4
+    if cfg.kv == "first":
+        close(last, want[:, 3:])

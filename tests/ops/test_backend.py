@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from open_mythos.errors import InputError
+from open_mythos.ops import backend
 from open_mythos.ops.backend import attention_backend, experts_backend, has_grouped
 
 
@@ -23,6 +25,62 @@ def test_grouped_is_picked_only_where_it_is_right(
 ) -> None:
     chosen = experts_backend(torch.zeros(rows, width, dtype=dtype), 64, hidden, "auto")
     assert chosen == ("grouped" if grouped and has_grouped() else "loop")
+
+
+class OnCuda:
+    """As much of a CUDA tensor as the choice looks at."""
+
+    is_cuda = True
+
+    def __init__(self, rows: int, width: int, dtype: torch.dtype) -> None:
+        self.shape, self.dtype = (rows, width), dtype
+
+
+@pytest.mark.parametrize("exporting", [False, True])  # as torch 2.11 says whenever it compiles
+@pytest.mark.parametrize(
+    ("dtype", "width", "hidden", "choices", "want"),
+    [
+        (torch.bfloat16, 32, 16, 128, "fused"),
+        (torch.bfloat16, 32, 16, 127, "grouped"),  # fewer than 32 for each of 4 experts
+        (torch.bfloat16, 24, 16, 128, "grouped"),
+        (torch.bfloat16, 32, 12, 128, None),
+        (torch.float16, 32, 16, 128, "fused"),
+        (torch.float16, 32, 16, 8, "fused"),  # no grouped matmul
+        (torch.float32, 24, 16, 128, None),
+        (torch.float64, 32, 16, 128, None),
+    ],
+)
+def test_on_cuda_fused_is_picked_where_it_is_right(
+    dtype: torch.dtype,
+    width: int,
+    hidden: int,
+    choices: int,
+    want: str | None,
+    exporting: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backend, "HAS_TRITON", True)
+    monkeypatch.setattr(backend, "has_grouped", lambda: True)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    x = OnCuda(8, width, dtype)
+    chosen = experts_backend(x, 4, hidden, "auto", choices=choices)
+    assert chosen == (want or ("dense" if exporting else "loop"))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_float32_on_cuda_is_fused_only_where_no_loop_can_run(
+    graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "HAS_TRITON", True)
+    monkeypatch.setattr(backend, "traced", lambda: graph)
+    x = OnCuda(8, 32, torch.float32)
+    assert experts_backend(x, 4, 16, "auto", choices=128) == ("fused" if graph else "loop")
+
+
+def test_fused_without_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "HAS_TRITON", False)
+    with pytest.raises(InputError, match="triton"):
+        experts_backend(torch.zeros(2, 16), 4, 16, "fused")
 
 
 @pytest.mark.parametrize("wanted", ["grouped", "loop", "dense", "reference"])

@@ -4,13 +4,16 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from open_mythos.errors import InputError
-from open_mythos.ops.backend import has_grouped
+from open_mythos.ops.backend import HAS_TRITON, has_grouped
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.reference import experts_reference
 
 
+needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Problem = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -130,6 +133,63 @@ def test_grouped_equals_the_float64_definition_within_bfloat16(
         for a, b in zip(gradients(got, up.bfloat16(), ours), theirs, strict=True):
             assert a is not None
             torch.testing.assert_close(a.double(), b, rtol=0.05, atol=0.06)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("how", "extra"), [("eager", True), ("eager", False), ("compiled", True), ("recomputed", False)]
+)
+# torch 2.13, inside its compiler.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_fused_equals_the_float64_definition_within_float32(how: str, extra: bool) -> None:
+    x, ids, weights, gate_up, down = problem(5, 3, 2, 16, 16, "random", 3)
+    plus = torch.randn_like(x) if extra else None
+    wide = [t.requires_grad_() for t in (x, weights, gate_up, down)]
+    want = by_definition(x, ids, weights, gate_up, down)
+    ours = [t.detach().float().to(DEVICE).requires_grad_() for t in wide]
+
+    def call(x: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        more = None if plus is None else plus.float().to(DEVICE)
+        return run_experts(x, ids.to(DEVICE), weights, gate_up, down, "fused", extra=more)
+
+    if how == "recomputed":
+        got = checkpoint(call, *ours, use_reentrant=False)
+    elif how == "compiled":
+        torch._dynamo.reset()
+        got = torch.compile(call, backend="aot_eager", fullgraph=True)(*ours)
+    else:
+        got = call(*ours)
+        with torch.no_grad():
+            assert torch.equal(call(*ours), got)
+    shown = want if plus is None else want + plus
+    torch.testing.assert_close(got.cpu().double(), shown, rtol=1e-4, atol=1e-4)
+    up = torch.randn_like(want)
+    theirs = torch.autograd.grad(want, wide, up)
+    mine = torch.autograd.grad(got, ours, up.float().to(DEVICE))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a.cpu().double(), b, rtol=1e-4, atol=1e-3)
+
+
+@needs_triton
+def test_fused_computes_in_the_narrow_type_of_autocast() -> None:
+    given = problem(6, 3, 2, 16, 16, "random", 4)
+    x, ids, weights, gate_up, down = (t.to(DEVICE) for t in given)
+    narrow = [t.bfloat16() for t in (x, gate_up, down)]
+    want = run_experts(narrow[0], ids, weights.float(), *narrow[1:], "fused")
+    with torch.autocast(DEVICE, torch.bfloat16):
+        got = run_experts(
+            x.float(), ids, weights.float(), gate_up.float(), down.float(), "fused", extra=x.float()
+        )
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want.float() + x.float(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["loop", "dense", "reference"])
+def test_extra_is_added(backend: str) -> None:
+    p = problem(5, 3, 2, 4, 3, "random", 6)
+    plus = torch.randn_like(p[0])
+    plain = run_experts(*p, backend)
+    assert torch.equal(run_experts(*p, backend, extra=plus), plain + plus)
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -43,7 +43,13 @@ class StandIn(nn.Module):
         self.bias_steps: list[float] = []
 
     def forward(
-        self, ids: Tensor, n_loops: int | None = None, *, return_output: bool = False
+        self,
+        ids: Tensor,
+        n_loops: int | None = None,
+        *,
+        logits_to_keep: int | None = None,
+        backprop_loops: int | None = None,
+        return_output: bool = False,
     ) -> Tensor | ForwardOutput:
         loops = n_loops or self.cfg.max_loop_iters
         e = h = self.embed(ids)
@@ -51,14 +57,15 @@ class StandIn(nn.Module):
         for _ in range(loops):
             h = self.dropout(torch.tanh(self.core(h) + e))
             norms.append(h.detach().square().mean().sqrt())
-        logits = self.head(h)
         if self.training:
             self.calls += 1
-            logits = logits * self.poison.get(self.calls, 1.0)
+            h = h * self.poison.get(self.calls, 1.0)
+        logits = self.head(h if logits_to_keep is None else h[:, :logits_to_keep])
         if not return_output:
             return logits
         return ForwardOutput(
             logits=logits,
+            features=h,
             n_loops=loops,
             halting=None,
             halting_weights=None,
@@ -68,8 +75,8 @@ class StandIn(nn.Module):
             state_rms=torch.stack(norms),
         )
 
-    def update_router_bias(self, step_size: float = 1e-3) -> None:
-        self.bias_steps.append(step_size)
+    def update_router_bias(self, step_size: float | Tensor = 1e-3) -> None:
+        self.bias_steps.append(float(step_size))
         self.router_bias += step_size
 
 

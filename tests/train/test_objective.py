@@ -9,9 +9,13 @@ from open_mythos.train.objective import objective
 from open_mythos.train.recipe import ObjectiveConfig
 
 
+HEAD = torch.eye(7, dtype=torch.float64)
+
+
 def output(logits: Tensor, ponder: Tensor | None = None) -> ForwardOutput:
     return ForwardOutput(
-        logits=logits,
+        logits=logits[:, :0],
+        features=logits,  # with the identity as head they are the logits
         n_loops=1,
         halting=None,
         halting_weights=None,
@@ -46,7 +50,7 @@ def by_hand(logits: Tensor, targets: Tensor) -> tuple[float, float, int, int]:
 
 def test_terms_are_means_over_scored_positions(pair: tuple[Tensor, Tensor]) -> None:
     cross, square, hits, count = by_hand(*pair)
-    terms = objective(output(pair[0]), pair[1], ObjectiveConfig(z_loss=0.5))
+    terms = objective(output(pair[0]), pair[1], HEAD, ObjectiveConfig(z_loss=0.5))
     assert float(terms.parts["cross_entropy"]) == pytest.approx(cross, rel=1e-5)
     assert float(terms.parts["z_loss"]) == pytest.approx(0.5 * square, rel=1e-5)
     assert (int(terms.correct), terms.n_targets) == (hits, count)
@@ -54,19 +58,21 @@ def test_terms_are_means_over_scored_positions(pair: tuple[Tensor, Tensor]) -> N
 
 def test_the_total_is_the_sum_of_named_parts(pair: tuple[Tensor, Tensor]) -> None:
     config = ObjectiveConfig(z_loss=0.1, ponder=0.01)
-    terms = objective(output(pair[0], torch.tensor(3.5)), pair[1], config)
+    terms = objective(output(pair[0], torch.tensor(3.5)), pair[1], HEAD, config)
     assert set(terms.parts) == {"cross_entropy", "z_loss", "ponder"}
     assert float(terms.parts["ponder"]) == pytest.approx(0.035)
     assert float(terms.total) == pytest.approx(sum(float(p) for p in terms.parts.values()))
 
 
 def test_a_term_of_weight_zero_is_not_there(pair: tuple[Tensor, Tensor]) -> None:
-    assert list(objective(output(pair[0]), pair[1], ObjectiveConfig()).parts) == ["cross_entropy"]
+    assert list(objective(output(pair[0]), pair[1], HEAD, ObjectiveConfig()).parts) == [
+        "cross_entropy"
+    ]
 
 
 def test_ignored_positions_get_no_gradient_and_the_others_do(pair: tuple[Tensor, Tensor]) -> None:
     logits, targets = pair[0].requires_grad_(), pair[1]
-    objective(output(logits), targets, ObjectiveConfig(z_loss=0.1)).total.backward()
+    objective(output(logits), targets, HEAD, ObjectiveConfig(z_loss=0.1)).total.backward()
     assert logits.grad is not None
     moved = logits.grad.abs().sum(-1) > 0
     assert torch.equal(moved, targets != IGNORE)
@@ -74,20 +80,28 @@ def test_ignored_positions_get_no_gradient_and_the_others_do(pair: tuple[Tensor,
 
 def test_the_ponder_cost_is_differentiated(pair: tuple[Tensor, Tensor]) -> None:
     ponder = torch.tensor(2.0, requires_grad=True)
-    objective(output(pair[0], ponder), pair[1], ObjectiveConfig(ponder=0.25)).total.backward()
+    objective(output(pair[0], ponder), pair[1], HEAD, ObjectiveConfig(ponder=0.25)).total.backward()
     assert ponder.grad is not None
     assert float(ponder.grad) == 0.25
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
-    logits = torch.zeros(1, 1, 4096, dtype=torch.bfloat16)
-    terms = objective(output(logits), torch.zeros(1, 1, dtype=torch.int64), ObjectiveConfig())
+    features, head = torch.zeros(1, 1, 8).bfloat16(), torch.randn(4096, 8).bfloat16()
+    targets = torch.zeros(1, 1, dtype=torch.int64)
+    terms = objective(output(features), targets, head, ObjectiveConfig())
     assert terms.total.dtype == torch.float32
     assert float(terms.total) == pytest.approx(8.317766, abs=1e-5)
 
 
-def test_what_cannot_be_scored_is_refused(pair: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(InputError, match="15 targets is -100"):
-        objective(output(pair[0]), torch.full((3, 5), IGNORE), ObjectiveConfig())
+def test_without_targets_the_loss_is_zero_and_without_gradient(pair: tuple[Tensor, Tensor]) -> None:
+    logits = pair[0].requires_grad_()
+    terms = objective(output(logits), torch.full((3, 5), IGNORE), HEAD, ObjectiveConfig())
+    terms.total.backward()
+    assert float(terms.total.detach()) == int(terms.n_targets) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_a_ponder_cost_that_is_not_there_is_refused(pair: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(InputError, match="no ponder cost"):
-        objective(output(pair[0]), pair[1], ObjectiveConfig(ponder=0.1))
+        objective(output(pair[0]), pair[1], HEAD, ObjectiveConfig(ponder=0.1))

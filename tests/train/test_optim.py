@@ -1,3 +1,5 @@
+import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,8 +14,10 @@ from open_mythos.train.optim import (
     parameter_groups,
     role,
     set_learning_rate,
+    skip_unless,
 )
 from open_mythos.train.recipe import OptimConfig, Recipe
+from open_mythos.train.state import optimizer_tensors
 
 
 @pytest.fixture
@@ -101,3 +105,52 @@ def test_a_parameter_without_gradient_is_no_obstacle(tiny: Recipe, model: OpenMy
     model.embed.weight.grad = torch.ones_like(model.embed.weight)
     assert float(clip_gradients(model, 1.0)) > 1
     optimizer.step()
+
+
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Every number that a step of the optimizer can move."""
+    kept = {f"value/{n}": p.detach().clone() for n, p in model.named_parameters()}
+    return kept | {k: v.clone() for k, v in optimizer_tensors(optimizer).items()}
+
+
+def test_a_step_that_is_to_be_skipped_moves_neither_values_nor_moments_nor_counts(
+    tiny: Recipe, model: OpenMythos
+) -> None:
+    optimizer = build_optimizer(model, tiny.optim)
+    twin = copy.deepcopy(model)
+    other = build_optimizer(twin, tiny.optim)
+
+    def step(finite: bool, value: float | None = None) -> None:
+        draw = torch.Generator().manual_seed(11)
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            grad = torch.randn(p.shape, generator=draw)
+            p.grad = grad if value is None else torch.full_like(p, value)
+            q.grad = grad.clone()
+        with skip_unless(optimizer, torch.tensor(finite)):
+            optimizer.step()
+        if finite:
+            other.step()
+
+    step(True)
+    before = snapshot(model, optimizer)
+    assert any(k.startswith("step/") for k in before)
+    for value in (math.nan, math.inf, 1.0):
+        step(False, value)
+        after = snapshot(model, optimizer)
+        assert all(torch.equal(after[k], v) for k, v in before.items())
+    step(True)
+    # The skipped ones left no trace: the optimizer is where one that never saw them is.
+    one, two = snapshot(model, optimizer), snapshot(twin, other)
+    assert all(torch.equal(one[k], v) for k, v in two.items())
+    assert not torch.equal(one["value/embed.weight"], before["value/embed.weight"])
+
+
+def test_the_flag_is_gone_after_the_step_even_if_it_fails(tiny: Recipe, model: OpenMythos) -> None:
+    optimizer = build_optimizer(model, tiny.optim)
+    assert optimizer.defaults["fused"]
+    with (
+        pytest.raises(ZeroDivisionError),
+        skip_unless(optimizer, torch.tensor(False)),
+    ):
+        raise ZeroDivisionError
+    assert not hasattr(optimizer, "found_inf")

@@ -13,6 +13,7 @@ from open_mythos.train.recipe import (
     CurriculumConfig,
     DataConfig,
     DepthConfig,
+    EngineConfig,
     ObjectiveConfig,
     OptimConfig,
     Recipe,
@@ -36,6 +37,20 @@ def test_overrides_reach_every_level(tiny: Recipe) -> None:
         configure(tiny, None, ["optim.lr_rate=1"])
 
 
+def test_the_engine_is_chosen_from_outside(tiny: Recipe) -> None:
+    assert tiny.engine == EngineConfig(precision="fp32", compile=False, checkpoint=False)
+    words = ["engine.precision=bf16", "engine.checkpoint=yes", "depth.backprop_loops=2"]
+    found = configure(tiny, None, words)
+    assert found.engine == EngineConfig(precision="bf16", checkpoint=True)
+    assert found.depth.backprop_loops == 2
+    assert from_plain(Recipe, to_plain(found)) == found
+    assert configure(found, None, ["depth.backprop_loops=null"]).depth == tiny.depth
+    with pytest.raises(ConfigError, match=r"engine\.precision.*'fp16'"):
+        configure(tiny, None, ["engine.precision=fp16"])
+    with pytest.raises(ConfigError, match=r"engine\.compiled.*did you mean 'engine\.compile'"):
+        configure(tiny, None, ["engine.compiled=true"])
+
+
 BAD: list[tuple[type, dict[str, Any], str]] = [
     (DataConfig, {"batch_size": 0}, r"data\.batch_size is 0"),
     (DataConfig, {"states": 1}, r"data\.states is 1; it must be at least 2"),
@@ -53,6 +68,11 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (ObjectiveConfig, {"ponder": -1}, r"objective\.ponder is -1"),
     (CurriculumConfig, {"momentum": 1.0}, r"curriculum\.momentum is 1\.0"),
     (CurriculumConfig, {"first_level": -1}, r"curriculum\.first_level is -1"),
+    (DepthConfig, {"backprop_loops": 0}, r"depth\.backprop_loops is 0"),
+    (EngineConfig, {"precision": "bf1"}, r"engine\.precision is 'bf1'.*did you mean 'bf16'"),
+    (EngineConfig, {"precision": 16}, r"engine\.precision is 16"),
+    (EngineConfig, {"compile": 1}, r"engine\.compile is True or False, not 1"),
+    (EngineConfig, {"checkpoint": "yes"}, r"engine\.checkpoint is True or False, not 'yes'"),
 ]
 
 
@@ -91,7 +111,7 @@ def test_parts_that_contradict_each_other_are_refused(tiny: Recipe) -> None:
             DataConfig,
             "batch_size seq_len states queries max_hops loops_per_hop length",
         ),
-        (DepthConfig, "min max"),
+        (DepthConfig, "min max backprop_loops"),
         (OptimConfig, "warmup_steps max_skipped"),
         (CurriculumConfig, "first_level min_steps"),
         (Recipe, "steps seed eval_every save_every keep_last log_every"),

@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -5,16 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from open_mythos.data.batch import Batch
+from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.tasks import PointerChase
+from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train.curriculum import Progress
 from open_mythos.train.depth import sample_depth
-from open_mythos.train.recipe import Recipe
+from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.sources import build_sources
 from open_mythos.train.state import TrainState
-from open_mythos.train.step import load_peak, spectral_radius, train_step
+from open_mythos.train.step import finish, launch, load_peak, spectral_radius, train_step
 from open_mythos.train.trainer import build_state
 
 
@@ -95,7 +97,8 @@ def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(
     assert (state.skipped, state.skipped_in_a_row) == (2, 0)
     assert all(p.isfinite().all() for p in state.model.parameters())
     model: Any = state.model
-    assert model.bias_steps == [tiny.router_bias_step, 0.0, 0.0, tiny.router_bias_step]
+    step = tiny.router_bias_step
+    assert model.bias_steps == pytest.approx([step, 0.0, 0.0, step])
 
 
 def test_counters_levels_and_mode_move_with_the_step(tiny: Recipe, stand_in: Any) -> None:
@@ -150,3 +153,137 @@ def test_random_depth_is_drawn_anew_each_step(tiny: Recipe, stand_in: Any) -> No
     drawn = [train_step(state, Endless(), tiny).n_loops for _ in range(12)]
     assert drawn == [sample_depth(tiny.depth, tiny.seed, step) for step in range(12)]
     assert len(set(drawn)) > 1
+
+
+# -- launch and finish ---------------------------------------------------------------------------
+
+
+def test_launch_and_finish_are_a_step(tiny: Recipe) -> None:
+    """With dropout, a router bias and a curriculum in it; finished one step late, too."""
+    runs = []
+    for late in (0, 1):
+        state, source = begin(tiny, lambda r: OpenMythos(r.model))
+        torch.manual_seed(3)
+        if not late:
+            records = [train_step(state, source, tiny) for _ in range(3)]
+        else:
+            records, waiting = [], launch(state, source, tiny)
+            assert (state.step, waiting.step, waiting.arrived) == (1, 1, None)
+            assert state.curriculum == Progress(level=1)
+            for _ in range(2):
+                following = launch(state, source, tiny)
+                records.append(finish(state, waiting, source, tiny))
+                waiting = following
+            records.append(finish(state, waiting, source, tiny))
+        assert [r.tokens for r in records] == [4, 8, 12]
+        runs.append((state, [replace(r, tokens_per_second=0.0) for r in records]))
+    (a, wanted), (b, found) = runs
+    assert found == wanted
+    assert a.counters() == b.counters()
+    for one, two in ((a.model.state_dict(), b.model.state_dict()), (a.tensors(), b.tensors())):
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_launching_leaves_no_gradient_behind(quiet: Recipe) -> None:
+    state, source = begin(quiet, lambda r: OpenMythos(r.model))
+    launch(state, source, quiet)
+    assert all(p.grad is None for p in state.model.parameters())
+
+
+def test_where_steps_overlap_a_steps_time_starts_at_the_one_before(
+    tiny: Recipe, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, source = begin(tiny, lambda r: stand_in(r.model))
+    launched = launch(state, source, tiny)
+    monkeypatch.setattr("time.perf_counter", lambda: launched.began + 8.0)
+    rates = [
+        finish(state, launched, source, tiny, since).tokens_per_second
+        for since in (-math.inf, launched.began - 5.0, launched.began + 6.0)
+    ]
+    assert rates == pytest.approx([4 / 8.0, 4 / 8.0, 4 / 2.0])
+
+
+def test_only_the_last_loops_are_differentiated_where_the_recipe_says_so(quiet: Recipe) -> None:
+    """The loss is that of all loops; the gradient that of a state cut loose before the last."""
+    norms, losses = [], []
+    for backprop in (None, 9, 1):
+        depth = replace(quiet.depth, kind="fixed", mean=4, backprop_loops=backprop)
+        recipe = replace(quiet, depth=depth)
+        state, source = begin(recipe, lambda r: OpenMythos(r.model))
+        twin = copy.deepcopy(state.model)
+        record = train_step(state, source, recipe)
+        norms.append(record.grad_norm)
+        losses.append(record.loss)
+    assert losses[0] == losses[1] == losses[2]
+    assert norms[0] == norms[1]
+    assert abs(norms[2] - norms[0]) > 1e-3 * norms[0]
+    batch = source.batch(0, 1)
+    logits = twin.train()(batch.ids, 4, backprop_loops=1)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in twin.parameters() if p.grad is not None])
+    assert norms[2] == pytest.approx(float(norm), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_batch_without_targets_is_refused_before_anything_moves(
+    tiny: Recipe, stand_in: Any, precision: Any
+) -> None:
+    class Mute:
+        vocab_size, max_level = 2, 0
+
+        def batch(self, step: int, level: int = 0) -> Batch:
+            ids = torch.zeros(2, 3, dtype=torch.int64)
+            return Batch(ids, torch.full_like(ids, IGNORE))
+
+    recipe = replace(tiny, engine=EngineConfig(precision=precision))
+    state, _ = begin(recipe, lambda r: stand_in(r.model))
+    before = copy.deepcopy(state.model.state_dict())
+    with pytest.raises(InputError, match="none of the 6 targets is scored"):
+        train_step(state, Mute(), recipe)
+    assert (state.step, state.tokens) == (0, 0)
+    assert all(torch.equal(v, before[k]) for k, v in state.model.state_dict().items())
+
+
+# -- 16 bits -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(quiet: Recipe) -> Recipe:
+    return replace(quiet, engine=EngineConfig(precision="bf16"))
+
+
+def test_a_16_bit_step_is_near_the_float32_one(quiet: Recipe, narrow: Recipe) -> None:
+    state, source = begin(quiet, lambda r: OpenMythos(r.model))
+    twin, _ = begin(narrow, lambda r: OpenMythos(r.model))
+    exact, near = train_step(state, source, quiet), train_step(twin, source, narrow)
+    assert near.loss == pytest.approx(exact.loss, rel=1e-2)
+    assert near.grad_norm == pytest.approx(exact.grad_norm, rel=5e-2)
+    assert near.loss != exact.loss
+    working: Any = twin.working.model
+    assert working is not twin.model
+    for mine, copied in zip(twin.model.parameters(), working.parameters(), strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(copied, mine.bfloat16())
+        assert mine.grad is None
+        assert copied.grad is None
+    assert all(
+        v.dtype == torch.float32 for k, v in twin.tensors().items() if not k.startswith("rng/")
+    )
+
+
+def test_a_16_bit_step_that_is_not_finite_moves_nothing(tiny: Recipe, stand_in: Any) -> None:
+    recipe = replace(tiny, engine=EngineConfig(precision="bf16"))
+    state, source = begin(recipe, lambda r: stand_in(r.model, {2: math.nan, 3: math.inf}))
+    train_step(state, source, recipe)
+    models = (state.model, state.working.model)
+    before = [copy.deepcopy(m.state_dict()) for m in models]
+    moments = {k: v.clone() for k, v in state.tensors().items() if not k.startswith("rng/")}
+    assert moments
+    assert [train_step(state, source, recipe).skipped for _ in range(2)] == [True, True]
+    for model, old in zip(models, before, strict=True):
+        assert all(torch.equal(v, old[k]) for k, v in model.state_dict().items())
+    assert all(torch.equal(v, state.tensors()[k]) for k, v in moments.items())
+    assert not train_step(state, source, recipe).skipped
+    assert any(not torch.equal(v, before[0][k]) for k, v in state.model.state_dict().items())
+    assert all(p.isfinite().all() for model in models for p in model.parameters())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +15,15 @@ from safetensors.torch import load_file
 
 from open_mythos.checkpoint.store import load_model
 from open_mythos.config.overrides import to_plain
+from open_mythos.data.batch import Batch
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import checkpoints
 from open_mythos.train.checkpoints import RunFolder, Start
-from open_mythos.train.recipe import Recipe
+from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.sources import Sources, build_sources
-from open_mythos.train.trainer import Parts, find_device, train
+from open_mythos.train.step import launch
+from open_mythos.train.trainer import Loop, Parts, build_state, find_device, train
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -96,7 +99,7 @@ import json, os, signal, sys
 import torch
 from open_mythos.config.overrides import from_plain
 from open_mythos.train import checkpoints
-from open_mythos.train.recipe import Recipe
+from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.trainer import train
 
 torch.set_num_threads(1)
@@ -189,6 +192,241 @@ def test_an_exception_in_the_middle_of_a_save_leaves_the_previous_checkpoint(
     train(tiny, out, resume="resume", parts=parts)
     train(tiny, tmp_path / "straight", parts=parts)
     assert_same_end(tmp_path / "straight", out)
+
+
+# -- how it is computed --------------------------------------------------------------------------
+
+
+def engine(recipe: Recipe, **choices: Any) -> Recipe:
+    return replace(recipe, engine=EngineConfig(**choices))
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_16_bit_run_is_saved_in_float32_and_resumes_bit_for_bit(
+    tmp_path: Path, tiny: Recipe, ear: type, checkpoint: bool
+) -> None:
+    recipe = replace(engine(tiny, precision="bf16", checkpoint=checkpoint), steps=4, save_every=2)
+    looks = loss_on_one_batch(recipe)
+    train(recipe, tmp_path / "straight", evaluators=looks)
+    out = tmp_path / "broken"
+    sink = ear(after=lambda r: os.kill(os.getpid(), signal.SIGTERM) if r.step == 2 else None)
+    assert train(recipe, out, evaluators=looks, sinks=[sink]).step == 2
+    end = train(recipe, out, resume="resume", evaluators=looks)
+    assert (end.status, end.step) == ("finished", 4)
+    assert_same_end(tmp_path / "straight", out)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        tensors = load_file(end.checkpoint / name)
+        kinds = {v.dtype for k, v in tensors.items() if not k.startswith("rng/")}
+        assert kinds == {torch.float32}
+        values = torch.cat([v.flatten() for v in tensors.values() if v.dtype == torch.float32])
+        assert not torch.equal(values, values.bfloat16().float())  # more than the copy holds
+    assert all(p.dtype == torch.float32 for p in end.model.parameters())
+
+
+def test_a_16_bit_run_learns(run: Path, tiny: Recipe, ear: type) -> None:
+    """Strings of one bit, whose parity is the bit: chance is a loss of 0.69."""
+    recipe = replace(
+        engine(tiny, precision="bf16"),
+        data=replace(tiny.data, batch_size=16),
+        curriculum=replace(tiny.curriculum, threshold=2.0),
+        steps=40,
+        save_every=0,
+    )
+    sink = ear()
+    train(recipe, run, sinks=[sink])
+    losses = [r.loss for r in sink.records]
+    assert losses[0] > 0.5
+    assert max(losses[-3:]) < 0.1
+    assert {r.accuracy for r in sink.records[-3:]} == {1.0}
+
+
+def test_checkpointing_changes_no_record(tmp_path: Path, tiny: Recipe) -> None:
+    """Dropout included: the way back draws what the way there drew."""
+    for name, choice in (("plain", False), ("again", True)):
+        train(replace(engine(tiny, checkpoint=choice), steps=4), tmp_path / name)
+    for a, b in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "again"), strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"terms", "kind"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-5), key
+
+
+def test_the_copy_is_what_is_changed_and_the_master_stays_as_written(tiny: Recipe) -> None:
+    """The master is what is saved and handed out: nothing of how it was trained sticks to it."""
+    source, cpu = build_sources(tiny).train, torch.device("cpu")
+    recipe = engine(tiny, precision="bf16", checkpoint=True)
+    state = build_state(recipe, source, cpu, lambda r: OpenMythos(r.model))
+    ours, theirs = (m.recurrent for m in (state.working.model, state.model))
+    assert "turn" in vars(ours)
+    assert "turn" not in vars(theirs)
+    assert build_state(tiny, source, cpu, lambda r: OpenMythos(r.model)).working.model is not ours
+
+
+def test_a_network_of_ones_own_trains_in_16_bits(run: Path, tiny: Recipe, parts: Parts) -> None:
+    recipe = engine(tiny, precision="bf16", compile=True, checkpoint=True)
+    assert train(recipe, run, parts=parts).status == "finished"
+
+
+def test_a_run_cannot_go_on_in_another_precision(run: Path, tiny: Recipe, parts: Parts) -> None:
+    train(tiny, run, parts=parts)
+    with pytest.raises(ConfigError, match=r"engine\.precision \(was 'fp32', is 'bf16'\)"):
+        train(engine(tiny, precision="bf16"), run, resume="resume", parts=parts)
+
+
+# -- overlapping steps ---------------------------------------------------------------------------
+
+
+class Level:
+    """Batches without levels, so that no batch depends on how the one before it went."""
+
+    vocab_size, max_level = 2, 0
+
+    def batch(self, step: int, level: int = 0) -> Batch:
+        ids = torch.randint(2, (4, 6), generator=torch.Generator().manual_seed(step))
+        return Batch(ids, ids.cumsum(1) % 2)
+
+
+@pytest.fixture
+def flat(stand_in: Any) -> Callable[..., Parts]:
+    """`flat(poison)`: the stand-in on those batches."""
+
+    def make(poison: dict[int, float] | None = None) -> Parts:
+        return Parts(model=lambda r: stand_in(r.model, poison), sources=lambda r: Sources(Level()))
+
+    return make
+
+
+def looking(model: torch.nn.Module, step: int) -> dict[str, float]:
+    return {"norm": float(sum(p.detach().norm() for p in model.parameters()))}
+
+
+class Heard:
+    """A sink that keeps the order of everything it is told."""
+
+    def __init__(self, after: Callable[[Any], Any] = lambda record: None) -> None:
+        self.all: list[Any] = []
+        self.after = after
+
+    def open(self, run: Any) -> None:
+        self.all.append(("open", run.start_step))
+
+    def step(self, record: Any) -> None:
+        self.all.append(replace(record, tokens_per_second=0.0))
+        self.after(record)
+
+    def evaluation(self, record: Any) -> None:
+        self.all.append(record)
+
+    def note(self, text: str) -> None:
+        self.all.append(text)
+
+    def close(self) -> None:
+        self.all.append("close")
+
+
+@pytest.mark.parametrize("model", ["stand-in", "real"])
+def test_overlapping_steps_change_nothing_but_when_numbers_are_read(
+    tmp_path: Path,
+    tiny: Recipe,
+    flat: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+) -> None:
+    heard = []
+    poison = {3: float("nan"), 8: float("inf"), 10: float("nan")}
+    parts = flat(poison) if model == "stand-in" else Parts(sources=flat().sources)
+    for overlaps in (False, True):
+        monkeypatch.setattr(Loop, "overlaps", lambda self, state, answer=overlaps: answer)
+        sink, out = Heard(), tmp_path / str(overlaps)
+        end = train(tiny, out, parts=parts, evaluators={"look": looking}, sinks=[sink])
+        assert (end.status, end.step) == ("finished", tiny.steps)
+        assert end.record is not None
+        assert end.record.step == tiny.steps
+        assert list(RunFolder(out).steps()) == [10, 12]
+        heard.append(sink.all)
+    assert repr(heard[0]) == repr(heard[1])  # NaN is not equal to itself
+    order = [(type(x).__name__, x.step) for x in heard[1][1:-1]]
+    evaluations = [at for at in order if at[0] == "EvalRecord"]
+    assert evaluations == [("EvalRecord", s) for s in (4, 8, 12)]
+    assert [s for kind, s in order if kind == "StepRecord"] == list(range(1, 13))
+    assert all(order.index(("StepRecord", s)) < order.index((k, s)) for k, s in evaluations)
+    assert_same_end(tmp_path / "False", tmp_path / "True")
+    early = [RunFolder(tmp_path / name).steps()[10] / "state.json" for name in ("False", "True")]
+    assert early[0].read_text() == early[1].read_text()
+
+
+def test_overlapping_reads_a_step_while_the_next_one_runs(
+    run: Path, tiny: Recipe, flat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record arrives one launch late, but where a save or an evaluation needs it."""
+    recipe = replace(tiny, steps=7, save_every=0, eval_every=4)
+    monkeypatch.setattr(Loop, "overlaps", lambda self, state: True)
+    launched: list[int] = []
+    original = launch
+
+    def noted(*args: Any) -> Any:
+        launched.append(len(launched) + 1)
+        return original(*args)
+
+    monkeypatch.setattr("open_mythos.train.trainer.launch", noted)
+    seen: list[tuple[int, int]] = []
+    sink = Heard(lambda record: seen.append((record.step, len(launched))))
+    train(recipe, run, parts=flat(), sinks=[sink])
+    assert seen == [(1, 2), (2, 3), (3, 4), (4, 4), (5, 6), (6, 7), (7, 7)]
+
+
+def test_an_overlapping_run_that_is_stopped_resumes_bit_for_bit(
+    tmp_path: Path, tiny: Recipe, flat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny, tmp_path / "straight", parts=flat())
+    monkeypatch.setattr(Loop, "overlaps", lambda self, state: True)
+    out = tmp_path / "broken"
+    sink = Heard(lambda r: os.kill(os.getpid(), signal.SIGTERM) if r.step == 6 else None)
+    stopped = train(tiny, out, parts=flat(), sinks=[sink])
+    assert stopped.status == "stopped"
+    assert stopped.record is not None
+    assert stopped.record.step == stopped.step == 7  # it was under way already
+    assert list(RunFolder(out).steps()) == [5, 7]
+    assert train(tiny, out, resume="resume", parts=flat()).status == "finished"
+    assert_same_end(tmp_path / "straight", out)
+
+
+def test_an_overlapping_run_stops_at_divergence_with_the_last_good_weights(
+    tmp_path: Path, tiny: Recipe, flat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(tiny, optim=replace(tiny.optim, max_skipped=2), eval_every=0, save_every=0)
+    poison = dict.fromkeys(range(7, 20), float("nan"))
+    ends = []
+    for overlaps in (False, True):
+        monkeypatch.setattr(Loop, "overlaps", lambda self, state, answer=overlaps: answer)
+        end = train(recipe, tmp_path / str(overlaps), parts=flat(poison))
+        assert end.status == "diverged"
+        assert end.record is not None
+        assert (end.record.step, end.record.skipped) == (end.step, True)
+        ends.append(end)
+    # The step after the last that counts was under way when its numbers came: it moved nothing.
+    assert [(end.step, end.skipped) for end in ends] == [(8, 2), (9, 3)]
+    one, two = (load_file(end.checkpoint / "model.safetensors") for end in ends)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert all(v.isfinite().all() for v in one.values())
+    steps = [metrics(tmp_path / name) for name in ("False", "True")]
+    assert steps[1][: len(steps[0])] == steps[0]
+
+
+def test_steps_overlap_on_a_gpu_unless_the_next_batch_depends_on_them(
+    run: Path, tiny: Recipe
+) -> None:
+    def asks(source: Any, device: str) -> bool:
+        loop = Loop(
+            recipe=tiny, folder=RunFolder(run), sources=Sources(source), evaluators={}, sinks=[]
+        )
+        where: Any = SimpleNamespace(device=torch.device(device))
+        return loop.overlaps(where)
+
+    levels = build_sources(tiny).train
+    assert levels.max_level > 0
+    assert asks(Level(), "cuda")
+    assert not asks(Level(), "cpu")
+    assert not asks(levels, "cuda")
 
 
 # -- what a run may not do -----------------------------------------------------------------------

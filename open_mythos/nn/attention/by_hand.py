@@ -20,6 +20,10 @@ class AttentionLayer(Protocol):
         """Queries, and the entries that a cache keeps."""
         ...
 
+    def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
+        """Queries alone."""
+        ...
+
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all entries and map back to the stream."""
         ...

@@ -18,11 +18,16 @@ class AttentionContext:
         causal: Whether a position sees itself and earlier ones only.
         mask: Further limit, boolean (True may look) or additive, (B or 1, 1, T, S); S counts the
             cached positions too.
+        lengths: (B,) keys of each row that are written, the new one included, where the cache
+            shows its whole capacity (decoding in fixed shapes); None elsewhere.
+        starts: (B,) first real key of each row beside `lengths`; None is the first of all.
     """
 
     rotary: Rotary
     causal: bool = True
     mask: Tensor | None = None
+    lengths: Tensor | None = None
+    starts: Tensor | None = None
 
 
 def padding_mask(valid: Tensor, length: int) -> Tensor:

@@ -1,15 +1,19 @@
 """Grouped-query attention: several query heads share one key/value head (Ainslie et al. 2023)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
 from open_mythos.nn.attention.context import AttentionContext
-from open_mythos.nn.cache import Entries
+from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
+from open_mythos.nn.linear import Linear
 from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
+from open_mythos.ops.decode import attend_static
+from open_mythos.ops.projections import turn_qkv
+from open_mythos.ops.store import rotate_store
 
 
 class GQAttention(HasParts):
@@ -23,7 +27,7 @@ class GQAttention(HasParts):
         self.wqkv = FusedLinear(
             cfg.dim, {"q": cfg.n_heads * d, "k": cfg.n_kv_heads * d, "v": cfg.n_kv_heads * d}
         )
-        self.wo = nn.Linear(cfg.n_heads * d, cfg.dim, bias=False)
+        self.wo = Linear(cfg.n_heads * d, cfg.dim)
 
     @property
     def wq(self) -> LinearView:
@@ -42,11 +46,19 @@ class GQAttention(HasParts):
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, d), and the entries k, v (B, T, K, d) that a cache keeps."""
-        q, k, v = (part.unflatten(-1, (-1, self.cfg.head_dim)) for part in self.wqkv(x))
-        return rotary.turn(q), {"k": rotary.turn(k), "v": v}
+        joint = self.wqkv.joined(x)
+        heads, kv_heads = self.cfg.n_heads, self.cfg.n_kv_heads
+        q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, heads, kv_heads)
+        return q, {"k": k, "v": v}
+
+    def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
+        """Queries alone, for a loop that looks at the keys of another."""
+        return rotary.turn(self.wqkv.only("q", x).unflatten(-1, (-1, self.cfg.head_dim)))
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
+        if context.lengths is not None:
+            return self._static(q, seen, context.lengths, context.starts)
         out = attend(
             q,
             seen["k"],
@@ -55,6 +67,19 @@ class GQAttention(HasParts):
             causal=context.causal,
             dropout=self.cfg.dropout if self.training else 0.0,
         )
+        mixed: Tensor = self.wo(out.flatten(-2))
+        return mixed
+
+    def step(self, x: Tensor, slot: StaticSlot, context: AttentionContext) -> Tensor:
+        """One new position per row (B, 1, dim) against a static cache, which takes it in."""
+        assert context.lengths is not None
+        tables, store = context.rotary, slot.store
+        joint = self.wqkv.joined(x)
+        q = rotate_store(joint, tables.cos, tables.sin, store["k"], store["v"], slot.position)
+        return self._static(q, store, context.lengths, context.starts)
+
+    def _static(self, q: Tensor, seen: Entries, lengths: Tensor, starts: Tensor | None) -> Tensor:
+        out = attend_static(q, seen["k"], seen["v"], lengths, starts, self.cfg.head_dim**-0.5)
         mixed: Tensor = self.wo(out.flatten(-2))
         return mixed
 

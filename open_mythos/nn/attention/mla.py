@@ -3,17 +3,22 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
 from open_mythos.nn.attention.context import AttentionContext
-from open_mythos.nn.cache import Entries
+from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
+from open_mythos.nn.linear import Linear
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
+from open_mythos.nn.watched import patched
 from open_mythos.ops.attend import attend
+from open_mythos.ops.decode import attend_static_latent
+from open_mythos.ops.projections import turn_queries
+from open_mythos.ops.store import rotate_query, store_latent
 
 
 Form = Literal["auto", "expanded", "absorbed"]
@@ -52,8 +57,13 @@ class MLAttention(HasParts):
         self.q_norm = RMSNorm(cfg.q_lora_rank)
         self.q_up = FusedLinear(cfg.q_lora_rank, {"nope": heads * nope, "rope": heads * rope})
         self.kv_norm = RMSNorm(cfg.kv_lora_rank)
-        self.kv_up = nn.Linear(cfg.kv_lora_rank, heads * (nope + cfg.v_head_dim), bias=False)
-        self.wo = nn.Linear(heads * cfg.v_head_dim, cfg.dim, bias=False)
+        self.kv_up = Linear(cfg.kv_lora_rank, heads * (nope + cfg.v_head_dim))
+        self.wo = Linear(heads * cfg.v_head_dim, cfg.dim)
+
+    @property
+    def scale(self) -> float:
+        """Factor on the scores: the width of the uncompressed head sets it, in both forms."""
+        return float((self.cfg.qk_nope_head_dim + self.cfg.qk_rope_head_dim) ** -0.5)
 
     @property
     def q_down(self) -> LinearView:
@@ -77,22 +87,30 @@ class MLAttention(HasParts):
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, nope + rope), and the entries c_kv (B, T, r), k_rope (B, T, rope)."""
-        rope = self.cfg.qk_rope_head_dim
         q_latent, kv = self.down(x)
-        nope, turned = self.q_up(self.q_norm(q_latent))
-        nope = nope.unflatten(-1, (self.cfg.n_heads, -1))
-        turned = rotary.turn(turned.unflatten(-1, (self.cfg.n_heads, -1)))
-        latent, key = kv.split([self.cfg.kv_lora_rank, rope], dim=-1)
+        latent, key = kv.split([self.cfg.kv_lora_rank, self.cfg.qk_rope_head_dim], dim=-1)
         entries = {
             "c_kv": self.kv_norm(latent),
             "k_rope": rotary.turn(key.unsqueeze(2)).squeeze(2),
         }
-        return torch.cat((nope, turned), dim=-1), entries
+        return self._raise(q_latent, rotary), entries
+
+    def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
+        """Queries alone, for a loop that looks at the keys of another."""
+        return self._raise(self.down.only("q", x), rotary)
+
+    def _raise(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
+        """(B, T, q_lora_rank) -> queries (B, T, H, nope + rope), the last part rotated."""
+        joint = self.q_up.joined(self.q_norm(q_latent))
+        heads, still = self.cfg.n_heads, self.cfg.qk_nope_head_dim
+        return turn_queries(joint, rotary.cos, rotary.sin, heads, still)
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
         form = self.form
-        if form == "auto":
+        if context.lengths is not None:
+            form = "absorbed"
+        elif form == "auto":
             queries, keys = q.shape[1], seen["c_kv"].shape[1]
             form = "absorbed" if absorbed_is_cheaper(self.cfg, queries, keys) else "expanded"
         heads = (self._absorbed if form == "absorbed" else self._expanded)(q, seen, context)
@@ -109,28 +127,64 @@ class MLAttention(HasParts):
     def _absorbed(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """(q W_k) . c instead of q . (W_k c), and W_v (sum a c) instead of sum a (W_v c)."""
         cfg = self.cfg
-        up = self.kv_up.weight.unflatten(0, (cfg.n_heads, -1))
-        up_k, up_v = up.split([cfg.qk_nope_head_dim, cfg.v_head_dim], dim=1)
+        up_k, up_v = self._ups(q.dtype)
         nope, turned = q.split([cfg.qk_nope_head_dim, cfg.qk_rope_head_dim], dim=-1)
-        latent_q = torch.einsum("bthn,hnr->bthr", nope, up_k.to(q.dtype))
-        keys = torch.cat((seen["c_kv"], seen["k_rope"]), dim=-1).unsqueeze(2)
-        latent = self._attend(
-            torch.cat((latent_q, turned), dim=-1), keys, seen["c_kv"].unsqueeze(2), context
-        )
-        return torch.einsum("bthr,hvr->bthv", latent, up_v.to(q.dtype))
+        latent_q = torch.einsum("bthn,hnr->bthr", nope, up_k)
+        query = torch.cat((latent_q, turned), dim=-1)
+        if context.lengths is not None:
+            latent = attend_static_latent(
+                query, seen["c_kv"], seen["k_rope"], context.lengths, context.starts, self.scale
+            )
+        else:
+            keys = torch.cat((seen["c_kv"], seen["k_rope"]), dim=-1).unsqueeze(2)
+            latent = self._attend(query, keys, seen["c_kv"].unsqueeze(2), context)
+        return torch.einsum("bthr,hvr->bthv", latent, up_v)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
-        cfg = self.cfg
         return attend(
             q,
             k,
             v,
             mask=context.mask,
             causal=context.causal,
-            # The width of the uncompressed head sets the scale, in both forms.
-            scale=(cfg.qk_nope_head_dim + cfg.qk_rope_head_dim) ** -0.5,
-            dropout=cfg.dropout if self.training else 0.0,
+            scale=self.scale,
+            dropout=self.cfg.dropout if self.training else 0.0,
         )
+
+    def step(self, x: Tensor, slot: StaticSlot, context: AttentionContext) -> Tensor:
+        """One new position per row (B, 1, dim) against a static cache, which takes it in."""
+        assert context.lengths is not None
+        if patched(self.q_norm) or patched(self.kv_norm):
+            q, new = self.project(x, context.rotary)
+            return self.mix(q, slot.extend(new), context)
+        cfg, tables, store = self.cfg, context.rotary, slot.store
+        q_latent = store_latent(
+            self.down.joined(x),
+            (self.q_norm.weight, self.q_norm.eps),
+            (self.kv_norm.weight, self.kv_norm.eps),
+            tables.cos,
+            tables.sin,
+            store["c_kv"],
+            store["k_rope"],
+            slot.position,
+        )
+        joint = self.q_up.joined(q_latent)
+        nope = joint[..., : cfg.n_heads * cfg.qk_nope_head_dim].unflatten(-1, (cfg.n_heads, -1))
+        up_k, up_v = self._ups(joint.dtype)
+        query = rotate_query(
+            torch.einsum("bthn,hnr->bthr", nope, up_k), joint, tables.cos, tables.sin
+        )
+        latent = attend_static_latent(
+            query, store["c_kv"], store["k_rope"], context.lengths, context.starts, self.scale
+        )
+        mixed: Tensor = self.wo(torch.einsum("bthr,hvr->bthv", latent, up_v).flatten(-2))
+        return mixed
+
+    def _ups(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Per head, kv_up's key part (H, nope, r) and value part (H, v, r): views."""
+        up = self.kv_up.weight.to(dtype).unflatten(0, (self.cfg.n_heads, -1))
+        key, value = up.split([self.cfg.qk_nope_head_dim, self.cfg.v_head_dim], dim=1)
+        return key, value
 
     def forward(
         self,

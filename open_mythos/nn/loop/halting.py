@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from open_mythos.nn.watched import patched
+
 
 class ACTHalting(nn.Module):
     """The probability, per position, of halting at this loop."""
@@ -18,8 +20,13 @@ class ACTHalting(nn.Module):
         self.halt = nn.Linear(dim, 1)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(B, S, dim) -> (B, S), in (0, 1)."""
-        p: Tensor = self.halt(h).squeeze(-1).sigmoid()
+        """(B, S, dim) -> (B, S), in (0, 1), in float32 or wider: it is summed over loops."""
+        wide = torch.float64 if h.dtype == torch.float64 else torch.float32
+        halt = self.halt
+        if patched(halt):
+            watched: Tensor = halt(h).squeeze(-1).to(wide).sigmoid()
+            return watched
+        p: Tensor = (h.to(wide) @ halt.weight.to(wide).view(-1) + halt.bias.to(wide)).sigmoid()
         return p
 
 
@@ -53,26 +60,32 @@ class HaltingLedger:
 
     @classmethod
     def open(cls, h: Tensor, threshold: float, *, settled: bool = True) -> "HaltingLedger":
-        """An empty ledger for states like `h` (B, S, dim)."""
+        """An empty ledger for states like `h` (B, S, dim).
+
+        Its zeros hang on `h` in the autograd graph, as the sums of all later loops do: a compiled
+        loop would otherwise need a second graph for its first turn.
+        """
         wide = torch.float64 if h.dtype == torch.float64 else torch.float32
-        zero = torch.zeros(h.shape[:-1], dtype=wide, device=h.device)
+        never = torch.zeros((), dtype=torch.bool, device=h.device)
+        mean = torch.where(never, h, 0.0).to(wide)
+        zero = mean[..., 0].clone()
         return cls(
             threshold=threshold,
             settled=settled,
-            mean=torch.zeros_like(h, dtype=wide),
+            mean=mean,
             spent=zero,
             halted=torch.zeros_like(zero, dtype=torch.bool),
             loops=torch.zeros_like(zero, dtype=torch.int64),
-            remainder=zero,
+            remainder=zero.clone(),
         )
 
-    def spend(self, h: Tensor, p: Tensor, *, last: bool) -> tuple["HaltingLedger", Tensor]:
+    def spend(self, h: Tensor, p: Tensor, *, last: bool | Tensor) -> tuple["HaltingLedger", Tensor]:
         """Pay for one loop.
 
         Args:
             h: (B, S, dim), the state after the loop.
             p: (B, S), its halting probability.
-            last: Whether no loop follows.
+            last: Whether no loop follows; as a boolean scalar tensor it fixes no compiled graph.
 
         Returns:
             The next ledger, and the weights (B, S) that were paid.
@@ -80,7 +93,12 @@ class HaltingLedger:
         p = p.to(self.spent.dtype)
         running = ~self.halted
         reached = running & (self.spent + p >= self.threshold)
-        closing = running if last and self.settled else reached
+        closing = reached
+        if self.settled:
+            if isinstance(last, Tensor):
+                closing = reached | (running & last)
+            elif last:
+                closing = running
         weight = torch.where(closing, 1.0 - self.spent, torch.where(running, p, 0.0))
         return replace(
             self,

@@ -1,6 +1,7 @@
 """State updates: how the state h, the frozen input e and the block's output f make the next h."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,14 @@ from open_mythos.config.mythos import MythosConfig
 UPPER = 4.4
 LOWER = -16.0
 LOWER_HALF = -5.5
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """A and B of one pass, (dim,) each, in float32 or wider: formed once, not per loop."""
+
+    a: Tensor
+    b: Tensor
 
 
 class LTIInjection(nn.Module):
@@ -46,17 +55,33 @@ class LTIInjection(nn.Module):
         """The largest entry of the diagonal A: its spectral radius."""
         return float(self.get_A().max())
 
-    def forward(self, h: Tensor, e: Tensor, transformer_out: Tensor) -> Tensor:
-        """The next state (B, S, dim), formed in float32 and returned in the state's dtype."""
+    def coefficients(self) -> Coefficients:
+        """A and B as the loops of one pass use them."""
         a = self.get_A()
-        b = self.B.to(a.dtype)
-        return (a * h + b * e + transformer_out).to(h.dtype)
+        return Coefficients(a, self.B.to(a.dtype))
+
+    def forward(
+        self, h: Tensor, e: Tensor, transformer_out: Tensor, known: Coefficients | None = None
+    ) -> Tensor:
+        """The next state (B, S, dim), formed in float32 and returned in the state's dtype."""
+        c = self.coefficients() if known is None else known
+        return (c.a * h + c.b * e + transformer_out).to(h.dtype)
 
 
 class AddInjection(nn.Module):
     """h <- f: no linear carry; the input enters through the block's own argument h + e alone."""
 
-    def forward(self, h: Tensor, e: Tensor, transformer_out: Tensor) -> Tensor:  # noqa: ARG002
+    def coefficients(self) -> None:
+        """None: there is nothing to form."""
+        return
+
+    def forward(
+        self,
+        h: Tensor,  # noqa: ARG002
+        e: Tensor,  # noqa: ARG002
+        transformer_out: Tensor,
+        known: None = None,  # noqa: ARG002
+    ) -> Tensor:
         """The block's output is the next state."""
         return transformer_out
 

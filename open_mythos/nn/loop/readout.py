@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
@@ -22,8 +23,10 @@ class Readout(Protocol):
         """(B, S, dim) what the coda reads."""
         ...
 
-    def step(self, h: Tensor, p: Tensor | None, *, last: bool) -> "Readout":
-        """Take in the state after a loop and its halting probability."""
+    def step(
+        self, h: Tensor, p: Tensor | None, *, last: bool | Tensor
+    ) -> tuple["Readout", Tensor | None]:
+        """Take in a loop's state and halting probability; also the weight (B, S) it was given."""
         ...
 
 
@@ -34,9 +37,15 @@ class LastState:
     value: Tensor
     halted: None = None
 
-    def step(self, h: Tensor, p: Tensor | None, *, last: bool) -> "LastState":  # noqa: ARG002
+    def step(
+        self,
+        h: Tensor,
+        p: Tensor | None,  # noqa: ARG002
+        *,
+        last: bool | Tensor,  # noqa: ARG002
+    ) -> tuple["LastState", None]:
         """Forget the old state, keep the new."""
-        return replace(self, value=h)
+        return replace(self, value=h), None
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,7 @@ class ActMean:
     """The mean of the states by halting weights; or, unsettled, the sum of open-mythos 0.5.0."""
 
     ledger: HaltingLedger
-    like: Tensor
-    weights: tuple[Tensor, ...] = ()
+    dtype: torch.dtype
 
     @property
     def halted(self) -> Tensor:
@@ -55,13 +63,13 @@ class ActMean:
     @property
     def value(self) -> Tensor:
         """The weighted states, in the state's own dtype."""
-        return self.ledger.mean.to(self.like.dtype)
+        return self.ledger.mean.to(self.dtype)
 
-    def step(self, h: Tensor, p: Tensor | None, *, last: bool) -> "ActMean":
+    def step(self, h: Tensor, p: Tensor | None, *, last: bool | Tensor) -> tuple["ActMean", Tensor]:
         """Pay for one loop."""
         assert p is not None
         ledger, weight = self.ledger.spend(h, p, last=last)
-        return replace(self, ledger=ledger, weights=(*self.weights, weight))
+        return replace(self, ledger=ledger), weight
 
 
 def open_readout(cfg: MythosConfig, h: Tensor) -> LastState | ActMean:
@@ -69,4 +77,4 @@ def open_readout(cfg: MythosConfig, h: Tensor) -> LastState | ActMean:
     if cfg.readout == "last":
         return LastState(h)
     settled = cfg.readout == "act"
-    return ActMean(HaltingLedger.open(h, cfg.act_threshold, settled=settled), like=h)
+    return ActMean(HaltingLedger.open(h, cfg.act_threshold, settled=settled), h.dtype)

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,38 +10,20 @@ from torch import Tensor, nn
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CacheError, InputError
 from open_mythos.nn.attention.context import AttentionContext, legacy_context
-from open_mythos.nn.block import BlockTrace, Frozen, TransformerBlock, patched
-from open_mythos.nn.cache import LayerCache
+from open_mythos.nn.block import BlockTrace, Frozen, TransformerBlock
+from open_mythos.nn.cache import Entries, LayerCache
 from open_mythos.nn.dict_cache import DictCache, close_slot, open_slot
-from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signal
+from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signals
+from open_mythos.nn.loop.constants import Constants, Tick
 from open_mythos.nn.loop.halting import ACTHalting
-from open_mythos.nn.loop.injection import build_injection
+from open_mythos.nn.loop.injection import Coefficients, build_injection
 from open_mythos.nn.loop.readout import ActMean, Readout, open_readout
+from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_rms
 from open_mythos.nn.norm import RMSNorm
-from open_mythos.ops.backend import traced
-
-
-@dataclass(frozen=True)
-class LoopTrace:
-    """What one pass through the loop learnt.
-
-    Attributes:
-        n_loops: Loops that ran.
-        halting: (n_loops, B, S) halting probabilities; None where halting plays no part.
-        halting_weights: (n_loops, B, S) weights of the states in the readout; None likewise.
-        loops_used: (B, S) int64, loops in which each position took part.
-        ponder: (B, S) Graves' N + R; None likewise.
-        router_load: (n_loops, E) int64, tokens per expert.
-        state_rms: (n_loops,) float32, root mean square of the state after each loop.
-    """
-
-    n_loops: int
-    halting: Tensor | None
-    halting_weights: Tensor | None
-    loops_used: Tensor
-    ponder: Tensor | None
-    router_load: Tensor
-    state_rms: Tensor
+from open_mythos.nn.watched import patched
+from open_mythos.ops.backend import capturing, traced
+from open_mythos.ops.loop_end import HaltingRule, Ledger, loop_update
+from open_mythos.ops.rows import rows_backend
 
 
 def check_loops(n_loops: int | None, default: int) -> int:
@@ -82,36 +64,119 @@ class RecurrentBlock(nn.Module):
             LoRAAdapter(cfg.dim, cfg.lora_rank, cfg.max_loop_iters) if cfg.loop_lora else None
         )
 
-    def step(  # noqa: PLR0913 -- everything one loop depends on
+    def think(  # noqa: PLR0913 -- everything one loop depends on
         self,
         h: Tensor,
         e: Tensor,
-        t: int,
+        tick: Tick,
         context: AttentionContext,
         slot: LayerCache | None = None,
         frozen: Frozen | None = None,
         active: Tensor | None = None,
         *,
+        shared: Entries | None = None,
         dense: bool = False,
     ) -> tuple[Tensor, BlockTrace]:
-        """Loop `t`: the next state (B, S, dim), and what the block wrote and learnt."""
-        x = self.norm(self._with_index(h, t) + e)
-        f, trace = self.block.run(x, context, slot, frozen, active, dense=dense)
-        if self.lora is not None:
-            f = f + self.lora(f, t)
-        new = self.injection(h, e, f)
-        if frozen is not None:
-            new = torch.where(frozen.halted.unsqueeze(-1), h, new)
-        return new, trace
+        """What one loop says, f (B, S, dim), and what the block wrote and learnt."""
+        x = self.norm.of_sum(h, tick.signal, e)
+        f, trace = self.block.run(x, context, slot, frozen, active, shared=shared, dense=dense)
+        if self.lora is not None and tick.scale is not None:
+            f = self.lora.onto(f, tick.scale)
+        return f, trace
 
-    def _with_index(self, h: Tensor, t: int) -> Tensor:
+    def turn(  # noqa: PLR0913 -- everything one loop depends on
+        self,
+        h: Tensor,
+        e: Tensor,
+        readout: Readout,
+        tick: Tick,
+        context: AttentionContext,
+        slot: LayerCache | None = None,
+        frozen: Frozen | None = None,
+        active: Tensor | None = None,
+        *,
+        valid: Tensor | None = None,
+        shared: Entries | None = None,
+        coefficients: Coefficients | None = None,
+        dense: bool = False,
+        observed: bool = True,
+    ) -> tuple[Tensor, Readout, Noted]:
+        """One loop and its place in the readout: the part that is compiled or recomputed whole."""
+        f, trace = self.think(h, e, tick, context, slot, frozen, active, shared=shared, dense=dense)
+        p = weight = None
+        if self._in_one_kernel(h, f, tick):
+            h, readout, p, weight = self._end(h, e, f, readout, tick, coefficients)
+        else:
+            new = self.injection(h, e, f, coefficients)
+            h = new if frozen is None else torch.where(frozen.halted.unsqueeze(-1), h, new)
+            p = self.act(h) if isinstance(readout, ActMean) else None
+            readout, weight = readout.step(h, p, last=tick.last)
+        kept = self.cfg.halted == "freeze" or self.cfg.kv == "first"
+        noted = Noted(
+            p=p,
+            weight=weight,
+            load=trace.load,
+            rms=state_rms(h, valid) if observed else None,
+            new=trace.new if kept else None,
+            seen=trace.seen if kept else None,
+        )
+        return h, readout, noted
+
+    def _in_one_kernel(self, h: Tensor, f: Tensor, tick: Tick) -> bool:
+        """Whether injection, halting and readout run as one: on a GPU, without gradient, unseen."""
+        return (
+            isinstance(tick.last, bool)
+            and h.dtype == f.dtype
+            and not any(patched(module) for module in self.act.modules())
+            and not patched(self.injection)
+            and rows_backend(h, f, self.act.halt.weight) == "triton"
+        )
+
+    def _end(
+        self,
+        h: Tensor,
+        e: Tensor,
+        f: Tensor,
+        readout: Readout,
+        tick: Tick,
+        coefficients: Coefficients | None,
+    ) -> tuple[Tensor, Readout, Tensor | None, Tensor | None]:
+        """The equations of `turn` after the block, by `loop_update`."""
+        carry = None if coefficients is None else (coefficients.a, coefficients.b)
+        rule = account = None
+        if isinstance(readout, ActMean):
+            ledger, halt = readout.ledger, self.act.halt
+            freeze = self.cfg.halted == "freeze"
+            rule = HaltingRule(
+                halt.weight.view(-1), halt.bias, ledger.threshold, ledger.settled, freeze
+            )
+            account = Ledger(
+                ledger.mean, ledger.spent, ledger.halted, ledger.loops, ledger.remainder
+            )
+        end = loop_update(h, e, f, carry, rule, account, last=tick.last)
+        if isinstance(readout, ActMean) and end.ledger is not None:
+            readout = replace(readout, ledger=replace(readout.ledger, **end.ledger._asdict()))
+        else:
+            readout, _ = readout.step(end.state, None, last=tick.last)
+        return end.state, readout, end.p, end.weight
+
+    def constants(self, n_loops: int, like: Tensor) -> Constants:
+        """What the loops of one pass have in common, on the device of `like`, in its dtype."""
         cfg = self.cfg
-        if not cfg.loop_index:
-            return h
-        signal = loop_signal(t, cfg.loop_dim, cfg.dim, device=h.device)
-        return h + (cfg.loop_index_scale * signal).to(h.dtype)
+        lasts: list[bool | Tensor] = [t == n_loops - 1 for t in range(n_loops)]
+        if torch.is_grad_enabled():
+            lasts = list((torch.arange(n_loops, device=like.device) == n_loops - 1).unbind())
+        signals: list[Tensor | None] = [None] * n_loops
+        if cfg.loop_index:
+            table = loop_signals(n_loops, cfg.loop_dim, cfg.dim, device=like.device)
+            signals = list((cfg.loop_index_scale * table).to(like.dtype).unbind())
+        scales: list[Tensor | None] = [None] * n_loops
+        if self.lora is not None:
+            scales = [self.lora.row(t) for t in range(n_loops)]
+        ticks = tuple(Tick(*parts) for parts in zip(signals, scales, lasts, strict=True))
+        return Constants(ticks, self.injection.coefficients())
 
-    def run(
+    def run(  # noqa: PLR0913 -- everything a pass depends on
         self,
         h: Tensor,
         e: Tensor,
@@ -119,7 +184,11 @@ class RecurrentBlock(nn.Module):
         n_loops: int,
         slots: Sequence[LayerCache] | None = None,
         valid: Tensor | None = None,
-    ) -> tuple[Tensor, LoopTrace]:
+        *,
+        backprop_loops: int | None = None,
+        constants: Constants | None = None,
+        observed: bool = True,
+    ) -> tuple[Tensor, LoopTrace | None]:
         """The readout (B, S, dim) after up to `n_loops` loops, and the trace of the pass.
 
         Args:
@@ -127,29 +196,51 @@ class RecurrentBlock(nn.Module):
             e: (B, S, dim), the input that every loop sees.
             context: Positions and visibility of the call.
             n_loops: Loops to run; fewer only where nothing can change any more.
-            slots: One cache per loop, extended but not committed.
+            slots: One cache per loop, or one for all as cfg.kv says; extended, not committed.
             valid: (B, S) boolean, False at padding; None means all real.
+            backprop_loops: Only the last so many loops are differentiated; None is all of them.
+            constants: Of `n_loops`, where they are known already.
+            observed: Whether a trace is wanted; None is returned for it otherwise.
         """
         freeze = self.cfg.halted == "freeze"
         dense = patched(self.act) or patched(self.block.ffn)
+        given = self.constants(n_loops, h) if constants is None else constants
         readout: Readout = open_readout(self.cfg, h)
         frozen: Frozen | None = None
-        seen = _Observed()
-        for t in range(n_loops):
-            slot = None if slots is None else slots[t]
+        shared: Entries | None = None
+        seen: list[Noted] = []
+        watched = torch.is_grad_enabled()
+        for t, tick in enumerate(given.ticks):
+            slot = None if slots is None else slots[t if self.cfg.kv == "per_loop" else 0]
             active = _active(valid, frozen)
-            h, trace = self.step(h, e, t, context, slot, frozen, active, dense=dense)
-            p = self.act(h) if isinstance(readout, ActMean) else None
-            readout = readout.step(h, p, last=t == n_loops - 1)
-            seen.note(trace, p, _rms(h, valid))
+            within = backprop_loops is None or t >= n_loops - backprop_loops
+            with torch.set_grad_enabled(watched and within):
+                h, readout, noted = self.turn(
+                    h,
+                    e,
+                    readout,
+                    tick,
+                    context,
+                    slot,
+                    frozen,
+                    active,
+                    valid=valid,
+                    shared=shared,
+                    coefficients=given.coefficients,
+                    dense=dense,
+                    observed=observed,
+                )
+            seen.append(noted)
+            if self.cfg.kv == "first" and shared is None:
+                shared = noted.seen
             if freeze and readout.halted is not None:
-                frozen = Frozen(readout.halted, trace.entries)
+                frozen = Frozen(readout.halted, noted.new or {})
             if self._settled(readout.halted, valid, freeze, cached=slots is not None):
                 break
-        if slots is not None:
-            for slot in slots[len(seen.norms) :]:  # the loops that nobody needed show the last keys
-                slot.extend(trace.entries)
-        return readout.value, seen.trace(readout, h)
+        if slots is not None and self.cfg.kv == "per_loop":
+            for slot in slots[len(seen) :]:  # the loops that nobody needed show the last keys
+                slot.extend(seen[-1].new or {})
+        return readout.value, loop_trace(seen, readout, h) if observed else None
 
     def _settled(
         self, halted: Tensor | None, valid: Tensor | None, freeze: bool, *, cached: bool
@@ -159,7 +250,7 @@ class RecurrentBlock(nn.Module):
         Training runs every loop: ranks that stopped at different loops would wait for each
         other's collectives for ever, and reading the flag would stall the device.
         """
-        if halted is None or self.training or traced() or (cached and not freeze):
+        if halted is None or self.training or traced() or capturing() or (cached and not freeze):
             return False
         done = halted if valid is None else halted | ~valid
         return bool(done.all())
@@ -187,9 +278,9 @@ class RecurrentBlock(nn.Module):
         batch, length, _ = h.shape
         if kv_cache is None:
             return self.run(h, e, legacy_context(freqs_cis, mask, length, 0), n_loops)[0]
-        keys = [f"recurrent_loop_{t}" for t in range(n_loops)]
+        keys = [f"recurrent_loop_{t}" for t in range(self.cfg.loop_slots(n_loops))]
         held = sum(key.startswith("recurrent_loop_") for key in kv_cache)
-        if held not in (0, n_loops):
+        if held not in (0, len(keys)):
             raise CacheError(
                 f"this kv_cache was filled with {held} loops, the call asks for {n_loops}; use a "
                 "new dict, or the same number of loops"
@@ -207,42 +298,3 @@ def _active(valid: Tensor | None, frozen: Frozen | None) -> Tensor | None:
         return valid
     running = ~frozen.halted
     return running if valid is None else running & valid
-
-
-@torch.no_grad()
-def _rms(h: Tensor, valid: Tensor | None) -> Tensor:
-    square = h.float().square().mean(-1)
-    if valid is None:
-        return square.mean().sqrt()
-    return ((square * valid).sum() / valid.sum().clamp(min=1)).sqrt()
-
-
-@dataclass
-class _Observed:
-    """What the loops of one pass were seen to do; keys and values are not kept."""
-
-    loads: list[Tensor] = field(default_factory=list)
-    halting: list[Tensor] = field(default_factory=list)
-    norms: list[Tensor] = field(default_factory=list)
-
-    def note(self, trace: BlockTrace, p: Tensor | None, norm: Tensor) -> None:
-        self.norms.append(norm)
-        if trace.load is not None:
-            self.loads.append(trace.load)
-        if p is not None:
-            self.halting.append(p)
-
-    def trace(self, readout: Readout, h: Tensor) -> LoopTrace:
-        n_loops = len(self.norms)
-        act = readout if isinstance(readout, ActMean) else None
-        everywhere = torch.full(h.shape[:-1], n_loops, dtype=torch.int64, device=h.device)
-        nobody = torch.zeros(n_loops, 0, dtype=torch.int64, device=h.device)
-        return LoopTrace(
-            n_loops=n_loops,
-            halting=torch.stack(self.halting) if act else None,
-            halting_weights=torch.stack(act.weights) if act else None,
-            loops_used=act.ledger.loops if act else everywhere,
-            ponder=act.ledger.ponder if act else None,
-            router_load=torch.stack(self.loads) if self.loads else nobody,
-            state_rms=torch.stack(self.norms),
-        )

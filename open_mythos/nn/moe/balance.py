@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def step_bias(bias: Tensor, load: Tensor, step_size: float) -> Tensor:
+def step_bias(bias: Tensor, load: Tensor, step_size: float | Tensor) -> Tensor:
     """Raise the bias of experts below the mean load, lower that of those above, by `step_size`.
 
     Args:

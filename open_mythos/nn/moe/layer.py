@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.fused import HasParts, LinearView
+from open_mythos.nn.linear import Linear
 from open_mythos.nn.moe.balance import step_bias
 from open_mythos.nn.moe.router import Routing, route
 from open_mythos.ops.backend import ExpertsBackend, traced
 from open_mythos.ops.experts import run_experts
+from open_mythos.ops.few import EXPERT_ROWS, few_rows, moe_few
 
 
 class ExpertView:
@@ -76,7 +78,7 @@ class MoEFFN(HasParts):
         self.cfg = cfg
         self.topk = cfg.n_experts_per_tok
         self.n_experts, self.n_shared = cfg.n_experts, cfg.n_shared_experts
-        self.router = nn.Linear(cfg.dim, cfg.n_experts, bias=False)
+        self.router = Linear(cfg.dim, cfg.n_experts)
         self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, cfg.dim, 2 * cfg.expert_dim))
         self.down = nn.Parameter(torch.empty(cfg.n_experts, cfg.expert_dim, cfg.dim))
         nn.init.normal_(self.gate_up, std=0.02)
@@ -138,7 +140,12 @@ class MoEFFN(HasParts):
         return self.routed(x)[0]
 
     def routed(
-        self, x: Tensor, active: Tensor | None = None, *, dense: bool = False
+        self,
+        x: Tensor,
+        active: Tensor | None = None,
+        *,
+        dense: bool = False,
+        plus: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The layer's output and its load (E,) int64.
 
@@ -146,31 +153,45 @@ class MoEFFN(HasParts):
             x: (B, S, dim).
             active: (B, S) boolean; other positions are skipped, not counted, and give zeros.
             dense: Compute every position all the same.
+            plus: (B, S, dim) to add, where every position is active.
         """
         if active is None:
-            y, routing = self._rows(x.flatten(0, -2))
-            return y.view(x.shape), routing.load
-        if dense or traced() or (x.is_cuda and self.training):  # no shape depends on values
-            y, routing = self._rows(x.flatten(0, -2))
+            y, _, load = self._rows(x.flatten(0, -2), None if plus is None else plus.flatten(0, -2))
+            return y.view(x.shape), load
+        if dense or traced() or x.is_cuda:  # no shape depends on values
+            y, ids, _ = self._rows(x.flatten(0, -2))
             counted = active.flatten().repeat_interleave(self.topk).to(torch.int64)
-            load = torch.zeros_like(self.load).scatter_add(0, routing.ids.flatten(), counted)
+            load = torch.zeros_like(self.load).scatter_add(0, ids.flatten(), counted)
             return y.view(x.shape) * active.unsqueeze(-1), load
-        y, routing = self._rows(x[active])
-        return torch.zeros_like(x).masked_scatter(active.unsqueeze(-1), y), routing.load
+        y, _, load = self._rows(x[active])
+        return torch.zeros_like(x).masked_scatter(active.unsqueeze(-1), y), load
 
-    def _rows(self, rows: Tensor) -> tuple[Tensor, Routing]:
-        """(N, dim) -> (N, dim), and where the rows went."""
-        routing = self.route(rows)
+    def _rows(self, rows: Tensor, plus: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, dim) -> (N, dim), with the experts (N, k) of the rows and the load (E,)."""
+        shared = plus if self.shared is None else self.shared(rows, plus)
+        logits = self.router(rows)
+        few = few_rows(rows, self.gate_up, self.down, most=EXPERT_ROWS)
+        if few and self.experts_backend == "auto":
+            return moe_few(
+                rows, logits, self.router_bias, self.topk, self.gate_up, self.down, shared
+            )
+        routing = route(logits, self.router_bias, self.topk)
         y = run_experts(
-            rows, routing.ids, routing.weights, self.gate_up, self.down, self.experts_backend
+            rows,
+            routing.ids,
+            routing.weights,
+            self.gate_up,
+            self.down,
+            self.experts_backend,
+            routing.plan,
+            shared,
         )
-        return y if self.shared is None else y + self.shared(rows), routing
+        return y, routing.ids, routing.load
 
     @torch.no_grad()
-    def update_bias(self, step_size: float) -> Tensor:
+    def update_bias(self, step_size: float | Tensor) -> Tensor:
         """Step the bias by the load gathered since the last call, forget the load and return it."""
         load = self.load.clone()
-        if load.any():
-            self.router_bias.copy_(step_bias(self.router_bias, load, step_size))
+        self.router_bias.copy_(step_bias(self.router_bias, load, step_size))
         self.load.zero_()
         return load

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from open_mythos.ops.experts import Plan, plan_experts
+
 
 @dataclass(frozen=True)
 class Routing:
@@ -13,12 +15,17 @@ class Routing:
     Attributes:
         ids: (N, k) int64.
         weights: (N, k), positive, each row sums to one.
-        load: (E,) int64, tokens per expert.
+        plan: The choices in the order of their experts.
     """
 
     ids: Tensor
     weights: Tensor
-    load: Tensor
+    plan: Plan
+
+    @property
+    def load(self) -> Tensor:
+        """(E,) int64, tokens per expert."""
+        return self.plan.load
 
 
 def route(logits: Tensor, bias: Tensor, k: int) -> Routing:
@@ -37,10 +44,6 @@ def route(logits: Tensor, bias: Tensor, k: int) -> Routing:
     # The softmax over all, renormalised over the picked, is the softmax over the picked; written
     # so, it cannot underflow to 0 / 0 where the bias picks experts with hopeless scores.
     weights = wide.gather(-1, ids).softmax(dim=-1)
-    flat = ids.flatten()
-    load = torch.zeros(logits.shape[-1], dtype=torch.int64, device=logits.device)
     return Routing(
-        ids=ids,
-        weights=weights.to(logits.dtype),
-        load=load.scatter_add(0, flat, torch.ones_like(flat)),
+        ids=ids, weights=weights.to(logits.dtype), plan=plan_experts(ids, logits.shape[-1])
     )

@@ -87,3 +87,49 @@ def test_dropout_acts_in_training_only(tiny_config: Callable[..., MythosConfig])
     assert torch.equal(attn(x, freqs), attn(x, freqs))
     attn.train()
     assert not torch.equal(attn(x, freqs), attn(x, freqs))
+
+
+@given(length=st.integers(1, 6))
+def test_queries_alone_are_those_of_project(
+    tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any], length: int
+) -> None:
+    cfg = tiny_config(attn_type="gqa")
+    attn = randomised(GQAttention(cfg).double())
+    x = torch.randn(2, length, cfg.dim, dtype=torch.float64)
+    turns = rotary(torch.arange(3, 3 + length), cfg.rope_dim, cfg.rope_theta)
+    q, _ = attn.project(x, turns)
+    torch.testing.assert_close(attn.queries(x, turns), q, rtol=1e-9, atol=1e-9)
+    attn.queries(x, turns).sum().backward()
+    kv = attn.wqkv.weight.grad[cfg.dim :]
+    assert kv.eq(0).all()  # keys and values take no part
+
+
+@pytest.mark.parametrize("starts", [None, (0, 2, 4)], ids=str)
+@torch.no_grad()
+def test_one_query_against_a_whole_room_of_keys(
+    tiny_config: Callable[..., MythosConfig],
+    randomised: Callable[..., Any],
+    starts: tuple[int, ...] | None,
+) -> None:
+    """With `lengths`, the cache shows its capacity: what is not yet written must not count."""
+    cfg = tiny_config(attn_type="gqa")
+    attn = randomised(GQAttention(cfg).double())
+    lengths = torch.tensor([5, 3, 6])
+    x = torch.randn(3, 6, cfg.dim, dtype=torch.float64)
+    turns = rotary(torch.arange(6), cfg.rope_dim, cfg.rope_theta)
+    q, keys = attn.project(x, turns)
+    room = {n: t.new_full((3, 9, *t.shape[2:]), torch.nan) for n, t in keys.items()}
+    newest = torch.stack([q[row, n - 1] for row, n in enumerate(lengths)])[:, None]
+    for name, tensor in keys.items():
+        for row, n in enumerate(lengths):
+            room[name][row, :n] = tensor[row, :n]
+    first = (0, 0, 0) if starts is None else starts
+    begin = None if starts is None else torch.tensor(starts)
+    got = attn.mix(newest, room, AttentionContext(turns, lengths=lengths, starts=begin))
+    for row, n in enumerate(lengths.tolist()):
+        seen = {name: t[row : row + 1, first[row] : n] for name, t in keys.items()}
+        if first[row] >= n:
+            assert got[row].eq(0).all()  # nothing to see
+            continue
+        want = attn.mix(newest[row : row + 1], seen, AttentionContext(turns))
+        torch.testing.assert_close(got[row], want[0], rtol=1e-9, atol=1e-9)

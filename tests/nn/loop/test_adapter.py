@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from open_mythos.errors import InputError
-from open_mythos.nn.loop.adapter import LoRAAdapter, loop_index_embedding, loop_signal
+from open_mythos.nn.loop.adapter import LoRAAdapter, loop_index_embedding, loop_signals
 
 
 @given(
@@ -17,10 +17,12 @@ from open_mythos.nn.loop.adapter import LoRAAdapter, loop_index_embedding, loop_
     theta=st.sampled_from([100.0, 10000.0]),
 )
 def test_signal_is_sines_then_cosines(t: int, half: int, rest: int, theta: float) -> None:
-    signal = loop_signal(t, 2 * half, 2 * half + rest, theta)
-    angles = [t * theta ** (-2 * i / (2 * half)) for i in range(half)]
-    want = [math.sin(a) for a in angles] + [math.cos(a) for a in angles] + [0.0] * rest
-    assert signal.tolist() == pytest.approx(want, abs=1e-4)
+    signals = loop_signals(2, 2 * half, 2 * half + rest, theta, first=t)
+    assert signals.shape == (2, 2 * half + rest)
+    for loop, signal in zip((t, t + 1), signals, strict=True):
+        angles = [loop * theta ** (-2 * i / (2 * half)) for i in range(half)]
+        want = [math.sin(a) for a in angles] + [math.cos(a) for a in angles] + [0.0] * rest
+        assert signal.tolist() == pytest.approx(want, abs=1e-4)
 
 
 @pytest.mark.parametrize("loop_dim", [0, 1, 3])

@@ -51,7 +51,8 @@ def run(
     """p (T, B, S), h (T, B, S, dim) -> ledger, weights (T, B, S)."""
     ledger, weights = HaltingLedger.open(h[0], threshold, settled=settled), []
     for t in range(len(p)):
-        ledger, weight = ledger.spend(h[t], p[t], last=t == len(p) - 1)
+        last = t == len(p) - 1  # as a number and as a tensor, in turn
+        ledger, weight = ledger.spend(h[t], p[t], last=torch.tensor(last) if t % 2 else last)
         weights.append(weight)
     return ledger, torch.stack(weights)
 

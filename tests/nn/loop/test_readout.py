@@ -26,11 +26,13 @@ def test_weighted_states(
     kind: str, states: torch.Tensor, tiny_config: Callable[..., MythosConfig]
 ) -> None:
     readout = open_readout(tiny_config(readout=kind, act_threshold=0.8), states[0])
+    paid = []
     for t in range(3):
-        readout = readout.step(states[t], P[t], last=t == 2)
+        readout, weight = readout.step(states[t], P[t], last=t == 2)
+        paid.append(weight)
     assert isinstance(readout, ActMean)
     weights = torch.tensor(WEIGHTS[kind], dtype=torch.float64).unsqueeze(1)
-    torch.testing.assert_close(torch.stack(readout.weights), weights)
+    torch.testing.assert_close(torch.stack(paid), weights)
     torch.testing.assert_close(readout.value, (weights.unsqueeze(-1) * states).sum(0))
     assert readout.halted.tolist() == [[True, False]]
 
@@ -41,7 +43,8 @@ def test_last_state_ignores_halting(
     readout = open_readout(tiny_config(readout="last"), states[0])
     assert isinstance(readout, LastState)
     for t in range(3):
-        readout = readout.step(states[t], None, last=t == 2)
+        readout, weight = readout.step(states[t], None, last=t == 2)
+        assert weight is None
     assert readout.halted is None
     assert torch.equal(readout.value, states[2])
 
@@ -53,7 +56,8 @@ def test_the_value_has_the_states_dtype_and_sums_in_float32(
     h = torch.ones(1, 1, 16, dtype=dtype)
     readout = open_readout(tiny_config(act_threshold=1.0), h)
     for t in range(300):
-        readout = readout.step(h, torch.full((1, 1), 0.003, dtype=dtype), last=t == 299)
+        p = torch.full((1, 1), 0.003, dtype=dtype)
+        readout, _ = readout.step(h, p, last=t == 299)
     assert isinstance(readout, ActMean)
     assert readout.value.dtype == dtype
     assert readout.value.double().mean().item() == pytest.approx(1.0, abs=0.01)

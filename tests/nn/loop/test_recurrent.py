@@ -51,14 +51,14 @@ def test_the_published_call_form_equals_run(parts: Parts) -> None:
 def test_the_records_are_those_of_the_pass(parts: Parts) -> None:
     loop, h, e, _ = parts
     states: list[torch.Tensor] = []
-    original = loop.step
+    original = loop.turn
 
-    def step(*args: Any, **kwargs: Any) -> Any:
+    def turn(*args: Any, **kwargs: Any) -> Any:
         out = original(*args, **kwargs)
         states.append(out[0])
         return out
 
-    loop.step = step
+    loop.turn = turn
     _, trace = run(loop, h, e, 4)
     assert trace.n_loops == len(states)
     rms = torch.stack([s.square().mean().sqrt() for s in states])

@@ -1,0 +1,1 @@
+"""Time, memory and accuracy on the machine at hand, beside floors and other libraries."""

@@ -1,0 +1,1 @@
+"""Other libraries doing comparable work, each behind the same three calls."""

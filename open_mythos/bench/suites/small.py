@@ -1,0 +1,81 @@
+"""Two CPU cores: training steps and decoding in turns with open-mythos 0.5.0."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from open_mythos.bench.contender import Contender, Work
+from open_mythos.bench.ours import Engine, Ours
+from open_mythos.bench.peers.openmythos_05 import OpenMythos05
+from open_mythos.bench.sizes import Size, size_cpu, size_cpu_512, size_tiny
+from open_mythos.bench.suite import Case, Found, Setting, rates
+from open_mythos.train.recipe import Precision
+
+
+ROUNDS = 15
+TRAIN_CAP = 12.0
+DECODE_CAP = 6.0
+TOKENS_AT_ONCE = 4  # one token alone is near what the clock and the scheduler make of it
+
+What = Literal["train", "decode"]
+
+
+def cpu(setting: Setting) -> list[Case]:
+    """Both CPU sizes, both attentions, in turns so that a slow minute is slow for all."""
+    sizes = [size_tiny()] if setting.size.name == "tiny" else [size_cpu(), size_cpu_512()]
+    return [
+        Case(f"{what} dim {size.model.dim}", "", _turns(setting, size, attn, what), attn, 20)
+        for size in sizes
+        for attn in setting.attns
+        for what in ("train", "decode")
+    ]
+
+
+def contenders(setting: Setting, size: Size, attn: str) -> dict[str, Contender]:
+    """This library and 0.5.0, each in float32 and with bf16 where it can."""
+    cfg = size.config(attn, max_loop_iters=size.loops)
+    found: dict[str, Contender] = {}
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        found[f"{Ours.name} {precision}"] = Ours(cfg, setting.device, Engine(precision=precision))
+        if setting.peer is not None:
+            peer = OpenMythos05(setting.peer, cfg, setting.device, precision)
+            found[f"{peer.name} {precision}"] = peer
+    return found
+
+
+def _turns(setting: Setting, size: Size, attn: str, what: What) -> Callable[[], Iterator[Found]]:
+    def run() -> Iterator[Found]:
+        works: dict[str, Work] = {}
+        failed: dict[str, str] = {}
+        for name, contender in contenders(setting, size, attn).items():
+            try:
+                works[name] = _work(contender, size, what)
+                works[name].step()
+            except (RuntimeError, ValueError, ImportError) as error:  # bf16 that does not run here
+                works.pop(name, None)
+                failed[name] = str(error)
+        steps = {name: work.step for name, work in works.items()}
+        cap = TRAIN_CAP if what == "train" else DECODE_CAP
+        timings = setting.clock.in_turns(steps, rounds=ROUNDS, cap=cap)
+        for name, timing in timings.items():
+            yield Found(
+                case=f"{what} dim {size.model.dim}",
+                who=name,
+                figures=rates(works[name], timing, None),
+                shape=works[name].shape,
+                note="; ".join(f"{who} failed: {why}" for who, why in failed.items()),
+            )
+
+    return run
+
+
+def _work(contender: Contender, size: Size, what: What) -> Work:
+    if what == "train":
+        return contender.train(size.batch, size.seq_len)
+    work = contender.decode(1, size.context)
+
+    def several() -> None:
+        for _ in range(TOKENS_AT_ONCE):
+            work.step()
+
+    return Work(several, TOKENS_AT_ONCE * work.tokens, 0.0, work.shape, work.note)

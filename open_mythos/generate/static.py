@@ -1,0 +1,236 @@
+"""Decoder: tokens from a cache of fixed shapes, one captured CUDA graph per token on a GPU."""
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.errors import InputError
+from open_mythos.generate.sampling import Sampling, pick
+from open_mythos.nn.cache import KVCache
+from open_mythos.nn.static_cache import StaticCache
+
+
+# Prompt positions, over all rows, that one pass reads: enough to fill a GPU, bounded in memory.
+PREFILL_TOKENS = 65536
+# Passes before capture: kernels are compiled and libraries pick their algorithms in them.
+WARM_UP = 2
+# Decoders that a model keeps: each holds a cache and a graph.
+KEPT = 2
+
+
+class StaticModel(Protocol):
+    """What decoding in fixed shapes needs of a network."""
+
+    cfg: MythosConfig
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache on the model's device, in its dtype."""
+        ...
+
+    def new_static_cache(self, batch: int, capacity: int, n_loops: int) -> StaticCache:
+        """An empty cache in fixed shapes."""
+        ...
+
+    def refresh(self, cache: StaticCache) -> None:
+        """Bring what the cache keeps of the weights up to date."""
+        ...
+
+    def decode(self, token: Tensor, cache: StaticCache, *, starts: Tensor | None = None) -> Tensor:
+        """Logits (B, vocab) after one more token per row."""
+        ...
+
+    def __call__(
+        self,
+        ids: Tensor,
+        n_loops: int | None = None,
+        kv_cache: KVCache | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        logits_to_keep: int | None = None,
+    ) -> Tensor:
+        """Logits of the new positions."""
+        ...
+
+
+class Decoder:
+    """Reads prompts, then gives one token per row and step, all in shapes fixed when it is made.
+
+    On a GPU a step is one CUDA graph: embedding, prelude, every loop, coda, head and sampling,
+    launched at once; elsewhere the same step runs eagerly. The two give the same tokens. (More than
+    8 rows are filled up to a multiple of 8 by `generate`, which then draws other numbers.)
+    """
+
+    def __init__(  # noqa: PLR0913 -- everything that a captured graph is fixed to
+        self,
+        model: StaticModel,
+        batch: int,
+        capacity: int,
+        n_loops: int | None = None,
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        padded: bool = False,
+        graph: bool | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """Room for `batch` rows of `capacity` positions.
+
+        Args:
+            model: The network, in evaluation mode.
+            batch: Rows.
+            capacity: Positions, prompt and new ones together.
+            n_loops: Loops per token; None is the config's max_loop_iters.
+            sampling: How tokens are drawn; None is greedily.
+            generator: Source of randomness; None is torch's own.
+            padded: Whether prompts may be padded on the left.
+            graph: Capture a CUDA graph; None does where the model is on a CUDA device.
+        """
+        self.model: StaticModel | None = model
+        self.generator = generator
+        self.n_loops = model.cfg.max_loop_iters if n_loops is None else n_loops
+        self.sampling = Sampling(temperature=0.0) if sampling is None else sampling
+        self.cache = model.new_static_cache(batch, capacity, self.n_loops)
+        device = self.cache.position.device
+        self.token = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.starts = torch.zeros_like(self.token) if padded else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self._advance = self._eager
+        if compiled:
+            options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+            import os
+            if os.environ.get("CPPW"): options["cpp_wrapper"]=True
+            self._advance = torch.compile(self._eager, fullgraph=True, dynamic=False, options=options)
+        if device.type == "cuda" if graph is None else graph:
+            self._capture()
+
+    @torch.no_grad()
+    def prefill(self, ids: Tensor, starts: Tensor | None = None) -> Tensor:
+        """Read prompts (B, S) into the emptied cache; the token (B,) that follows each.
+
+        Args:
+            ids: Prompts, those of unequal length padded on the left.
+            starts: (B,) first real position of each row.
+        """
+        assert self.model is not None
+        if starts is not None and self.starts is None:
+            raise InputError("this decoder was made for prompts without padding; say padded=True")
+        self.cache.whole.truncate(0)
+        self.model.refresh(self.cache)
+        mask = None
+        if self.starts is not None:
+            self.starts.copy_(torch.zeros_like(self.starts) if starts is None else starts)
+        if starts is not None:
+            mask = torch.arange(ids.shape[1], device=ids.device) >= starts.unsqueeze(1)
+        logits = read(self.model, ids, self.n_loops, self.cache.whole, mask)
+        self.cache.position.fill_(ids.shape[1])
+        self.token.copy_(pick(logits, self.sampling, self.generator))
+        return self.token.clone()
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        """The next token (B,) of every row; the caller sees to it that there is room."""
+        if self.graph is None:
+            self._advance()
+        else:
+            self.graph.replay()
+        return self.token.clone()
+
+    def _eager(self) -> None:
+        assert self.model is not None
+        logits = self.model.decode(self.token, self.cache, starts=self.starts)
+        self.token.copy_(pick(logits, self.sampling, self.generator))
+
+    @torch.no_grad()
+    def _capture(self) -> None:
+        source = self.generator or torch.cuda.default_generators[self.token.device.index or 0]
+        before = source.get_state()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self._advance()
+                self.cache.position.zero_()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        if self.generator is not None:
+            graph.register_generator_state(self.generator)
+        with torch.cuda.graph(graph):
+            self._advance()
+        self.cache.position.zero_()
+        source.set_state(before)  # a captured decoder draws what an eager one would
+        self.graph = graph
+
+
+@torch.no_grad()
+def read(
+    model: StaticModel, ids: Tensor, n_loops: int, cache: KVCache, mask: Tensor | None = None
+) -> Tensor:
+    """Logits (B, vocab) after prompts (B, S), read into `cache` in pieces of bounded size.
+
+    Args:
+        model: The network.
+        ids: Prompts.
+        n_loops: Loops.
+        cache: An empty cache with room for them.
+        mask: (B, S) True at real positions.
+    """
+    width = max(PREFILL_TOKENS // ids.shape[0], 1)
+    logits = ids
+    for start in range(0, ids.shape[1], width):
+        piece = slice(start, start + width)
+        logits = model(
+            ids[:, piece],
+            n_loops,
+            cache,
+            attention_mask=None if mask is None else mask[:, : start + width],
+            logits_to_keep=1,
+        )
+    return logits[:, -1]
+
+
+def rows_bucket(batch: int) -> int:
+    """Rows that a decoder is made for: exact up to 8, then the next multiple of 8."""
+    return batch if batch <= 8 else -(-batch // 8) * 8
+
+
+def capacity_bucket(length: int, limit: int) -> int:
+    """Positions that a decoder is made for: the next power of two from 256, within `limit`."""
+    room = 256
+    while room < length:
+        room *= 2
+    return min(room, limit)
+
+
+_KEPT: "WeakKeyDictionary[nn.Module, dict[Hashable, Decoder]]" = WeakKeyDictionary()
+
+
+@contextmanager
+def borrowed_decoder(
+    model: StaticModel, batch: int, capacity: int, n_loops: int, sampling: Sampling, *, padded: bool
+) -> Iterator[Decoder]:
+    """A decoder of these shapes for one generation: made once, and kept for the model's next one.
+
+    While it is out, nobody else gets it: a second generation that runs meanwhile has its own. It is
+    made anew when a tensor of the model has moved (`.to`, a loaded state).
+    """
+    assert isinstance(model, nn.Module)
+    where = tuple((t.data_ptr(), t.dtype) for t in (*model.parameters(), *model.buffers()))
+    cast = torch.is_autocast_enabled("cuda")
+    key = (batch, capacity, n_loops, sampling, padded, cast, where)
+    kept = _KEPT.setdefault(model, {})
+    decoder = kept.pop(key, None)
+    if decoder is None:
+        decoder = Decoder(model, batch, capacity, n_loops, sampling, padded=padded)
+    decoder.model = model
+    try:
+        yield decoder
+    finally:
+        decoder.model = None  # so that what is kept does not keep the model
+        kept[key] = decoder
+        while len(kept) > KEPT:  # the least recently used first: a dict keeps its order
+            kept.pop(next(iter(kept)))

@@ -1,0 +1,1 @@
+"""Triton kernels: what `ops` runs on a GPU in place of its plain definitions; never needed."""

@@ -1,0 +1,141 @@
+"""What is done with a fused projection: queries and keys turned, gate and up multiplied.
+
+The functions are those of `rotate` and `swiglu`; in training on CUDA their gradient, which is as
+wide as the projection, is written in one pass instead of being joined from parts.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from open_mythos.ops import rows
+
+
+def one_pass(lead: Tensor) -> bool:
+    """Whether the gradient of `lead` is asked for and a kernel can write it."""
+    kinds = (torch.bfloat16, torch.float16, torch.float32)
+    asked = torch.is_grad_enabled() and lead.requires_grad
+    return rows.HAS_TRITON and asked and lead.is_cuda and lead.dtype in kinds
+
+
+def turn_qkv(
+    qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, kv_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys of a fused projection, turned, and its values.
+
+    Args:
+        qkv: (B, T, (heads + 2 * kv_heads) * d), d even.
+        cos: (T, d/2) or (B, T, d/2), float32.
+        sin: As `cos`.
+        heads: Of the queries.
+        kv_heads: Of the keys, and of the values.
+
+    Returns:
+        (B, T, heads, d) and twice (B, T, kv_heads, d); the values may be a view.
+    """
+    if one_pass(qkv):
+        turned = _TurnQkv.apply(qkv, cos, sin, heads, kv_heads)  # type: ignore[no-untyped-call]
+        q, k, v = turned
+        return q, k, v
+    return _turn_qkv(qkv, cos, sin, heads, kv_heads)
+
+
+def turn_queries(joint: Tensor, cos: Tensor, sin: Tensor, heads: int, still: int) -> Tensor:
+    """Queries of which the first `still` channels of a head stay, and the others are turned.
+
+    Args:
+        joint: (B, T, heads * still + heads * d), d even: all that stays, then all that turns.
+        cos: (T, d/2) or (B, T, d/2), float32.
+        sin: As `cos`.
+        heads: Of the queries.
+        still: Channels of a head that stay.
+
+    Returns:
+        (B, T, heads, still + d).
+    """
+    if one_pass(joint):
+        turned: Tensor = _TurnQueries.apply(  # type: ignore[no-untyped-call]
+            joint, cos, sin, heads, still
+        )
+        return turned
+    return _turn_queries(joint, cos, sin, heads, still)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of a fused projection (..., 2F), the gate first; (..., F)."""
+    if one_pass(gate_up):
+        out: Tensor = _Swiglu.apply(gate_up)  # type: ignore[no-untyped-call]
+        return out
+    return rows.swiglu(gate_up)
+
+
+def _turn_qkv(
+    qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, kv_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    every = qkv.unflatten(-1, (heads + 2 * kv_heads, -1))
+    q, k, v = every.split([heads, kv_heads, kv_heads], dim=2)
+    return rows.rotate_heads(q, cos, sin), rows.rotate_heads(k, cos, sin), v
+
+
+def _turn_queries(joint: Tensor, cos: Tensor, sin: Tensor, heads: int, still: int) -> Tensor:
+    first, second = joint.split([heads * still, joint.shape[-1] - heads * still], dim=-1)
+    turned = rows.rotate_heads(second.unflatten(-1, (heads, -1)), cos, sin)
+    return torch.cat((first.unflatten(-1, (heads, still)), turned), dim=-1)
+
+
+class _TurnQkv(torch.autograd.Function):
+    """`_turn_qkv` with its gradient in one pass; the forward is left to a compiler to fuse."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, kv_heads: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        return _turn_qkv(qkv, cos, sin, heads, kv_heads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from open_mythos.kernels.projections import join_turned  # noqa: PLC0415 -- optional triton
+
+        cos, sin = ctx.saved_tensors
+        joined: Tensor = join_turned(list(grads), [True, True, False], cos, sin)
+        return joined, None, None, None, None
+
+
+class _TurnQueries(torch.autograd.Function):
+    """`_turn_queries`, likewise."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, joint: Tensor, cos: Tensor, sin: Tensor, heads: int, still: int
+    ) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.still = still
+        return _turn_queries(joint, cos, sin, heads, still)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from open_mythos.kernels.projections import join_turned  # noqa: PLC0415 -- optional triton
+
+        cos, sin = ctx.saved_tensors
+        parts = [grads[0][..., : ctx.still], grads[0][..., ctx.still :]]
+        joined: Tensor = join_turned(parts, [False, True], cos, sin)
+        return joined, None, None, None, None
+
+
+class _Swiglu(torch.autograd.Function):
+    """`swiglu`, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        return rows.swiglu(gate_up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        from open_mythos.kernels.projections import swiglu_grad  # noqa: PLC0415 -- optional triton
+
+        (gate_up,) = ctx.saved_tensors
+        out: Tensor = swiglu_grad(grads[0], gate_up)
+        return out

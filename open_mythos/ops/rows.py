@@ -1,0 +1,131 @@
+"""What happens to one row at a time between the matmuls, and the kernels that do it in one launch.
+
+The kernels have no gradients: they serve inference on CUDA. Training, CPU, and graphs that torch
+records take the plain definitions here, which Inductor fuses by itself.
+"""
+
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from open_mythos.ops.backend import traced
+from open_mythos.ops.rotate import rotate
+
+
+RowsBackend = Literal["triton", "plain"]
+
+WIDEST = 16384  # a kernel holds a row in one block
+HAS_TRITON = find_spec("triton") is not None
+
+
+def rows_backend(lead: Tensor, *others: Tensor | None) -> RowsBackend:
+    """The implementation for these inputs.
+
+    The kernels are picked on CUDA where no gradient is asked for and no graph is recorded, for
+    16-bit and float32 rows that fit one block.
+    """
+    given = [lead, *(t for t in others if t is not None)]
+    fits = (
+        HAS_TRITON
+        and lead.dtype in (torch.bfloat16, torch.float16, torch.float32)
+        and lead.shape[-1] <= WIDEST
+        and all(t.is_cuda for t in given)
+        and not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
+        and not traced()
+    )
+    return "triton" if fits else "plain"
+
+
+def _alike(x: Tensor, y: Tensor | None) -> bool:
+    return y is None or (x.dtype == y.dtype and x.shape == y.shape)
+
+
+def add_norm(x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The residual sum, and its RMS norm for the sub-layer that follows.
+
+    Args:
+        x: (..., D).
+        y: As `x`; None where nothing is added.
+        weight: (D,), cast to the dtype of `x`.
+        eps: Added to the mean square.
+
+    Returns:
+        x + y, and rms_norm(x + y) * weight.
+    """
+    if rows_backend(x, y, weight) == "triton" and _alike(x, y):
+        from open_mythos.kernels import rows  # noqa: PLC0415 -- triton is optional
+
+        return rows.add_norm(x, y, weight, eps)
+    return add_norm_plain(x, y, weight, eps)
+
+
+def add_norm_plain(
+    x: Tensor, y: Tensor | None, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """`add_norm` in torch."""
+    total = x if y is None else x + y
+    return total, F.rms_norm(total, weight.shape, weight.to(total.dtype), eps)
+
+
+def sum_norm(h: Tensor, signal: Tensor | None, e: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """What the looped block reads: the normed sum of state, loop signal and input.
+
+    Args:
+        h: (..., D).
+        signal: (D,), cast to the dtype of `h`; None where the loop carries no index.
+        e: As `h`.
+        weight: (D,), cast likewise.
+        eps: Added to the mean square.
+
+    Returns:
+        rms_norm(h + signal + e) * weight, as `h`.
+    """
+    if rows_backend(h, signal, e, weight) == "triton" and _alike(h, e):
+        from open_mythos.kernels import rows  # noqa: PLC0415 -- triton is optional
+
+        return rows.sum_norm(h, signal, e, weight, eps)
+    return sum_norm_plain(h, signal, e, weight, eps)
+
+
+def sum_norm_plain(
+    h: Tensor, signal: Tensor | None, e: Tensor, weight: Tensor, eps: float
+) -> Tensor:
+    """`sum_norm` in torch; 16-bit inputs are rounded after each sum, once more than the kernel."""
+    indexed = h if signal is None else h + signal.to(h.dtype)
+    return add_norm_plain(indexed, e, weight, eps)[1]
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of a fused projection (..., 2F), the gate first; (..., F)."""
+    if rows_backend(gate_up[..., :1]) == "triton":  # rows are cut: any width will do
+        from open_mythos.kernels import rows  # noqa: PLC0415 -- triton is optional
+
+        return rows.swiglu(gate_up)
+    return swiglu_plain(gate_up)
+
+
+def swiglu_plain(gate_up: Tensor) -> Tensor:
+    """`swiglu` in torch; 16-bit inputs are rounded after silu, once more than the kernel."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate`, in one launch where the kernel can; its result is contiguous.
+
+    Args:
+        x: (B, S, H, d), d even; may be a slice of a fused projection.
+        cos: (S, d/2) or (B, S, d/2), float32.
+        sin: As `cos`.
+
+    Returns:
+        (B, S, H, d).
+    """
+    if rows_backend(x, cos, sin) == "triton":
+        from open_mythos.kernels import rows  # noqa: PLC0415 -- triton is optional
+
+        return rows.rotate_heads(x, cos, sin)
+    return rotate(x, cos, sin)

@@ -1,0 +1,29 @@
+"""A setting in which every suite runs in seconds, on one core."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from open_mythos.bench.sizes import size_tiny
+from open_mythos.bench.suite import Setting
+
+
+@pytest.fixture
+def peer() -> Path | None:
+    """The folder of open-mythos 0.5.0, if it is at hand."""
+    folder = Path(os.environ.get("OPEN_MYTHOS_PEER") or "nowhere")
+    return folder if (folder / "open_mythos" / "main.py").is_file() else None
+
+
+@pytest.fixture
+def setting(attn_type: str, peer: Path | None) -> Setting:
+    return Setting(
+        device=torch.device("cpu"),
+        size=size_tiny(),
+        attns=(attn_type,),
+        precision="fp32",
+        compile=False,
+        peer=peer,
+    )

@@ -1,0 +1,30 @@
+"""Who looks into a layer is noticed, and forgotten when gone."""
+
+import pytest
+import torch
+
+from open_mythos.nn.watched import patched
+
+
+def test_patched_sees_a_replaced_forward() -> None:
+    module = torch.nn.Linear(1, 1)
+    assert not patched(module)
+    module.forward = module.forward
+    assert patched(module)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
+def test_patched_sees_each_hook_alone_and_forgets_it(register: str) -> None:
+    module = torch.nn.Linear(1, 1)
+    handle = getattr(module, register)(lambda *_: None)
+    assert patched(module)
+    handle.remove()
+    assert not patched(module)

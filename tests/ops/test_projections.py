@@ -1,0 +1,103 @@
+"""Fused projections: what they give, and that gradients in one pass are autograd's."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from open_mythos.ops import projections
+from open_mythos.ops.projections import one_pass, swiglu, turn_qkv, turn_queries
+from open_mythos.ops.reference import rotate_reference
+
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def tables(length: int, pairs: int, batch: int | None = None) -> tuple[Tensor, Tensor]:
+    angles = torch.randn(*((batch,) if batch else ()), length, pairs) * 9
+    return angles.cos(), angles.sin()
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_turn_qkv_is_the_reference_part_by_part(batch: int | None) -> None:
+    qkv, (cos, sin) = torch.randn(2, 5, 7 * 6), tables(5, 3, batch)
+    q, k, v = turn_qkv(qkv, cos, sin, 3, 2)
+    parts = qkv.unflatten(-1, (7, 6))
+    torch.testing.assert_close(q, rotate_reference(parts[:, :, :3], cos, sin))
+    torch.testing.assert_close(k, rotate_reference(parts[:, :, 3:5], cos, sin))
+    assert torch.equal(v, parts[:, :, 5:])
+
+
+def test_turn_queries_turns_the_last_channels_of_each_head() -> None:
+    joint, (cos, sin) = torch.randn(2, 5, 3 * 7), tables(5, 2)
+    got = turn_queries(joint, cos, sin, 3, 3)
+    assert torch.equal(got[..., :3], joint[..., :9].unflatten(-1, (3, 3)))
+    turned = rotate_reference(joint[..., 9:].unflatten(-1, (3, 4)), cos, sin)
+    torch.testing.assert_close(got[..., 3:], turned)
+
+
+def test_swiglu_is_its_formula() -> None:
+    gate, up = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    torch.testing.assert_close(swiglu(torch.cat((gate, up), -1)), gate * gate.sigmoid() * up)
+
+
+def test_a_cpu_or_a_call_without_gradient_takes_the_plain_way() -> None:
+    x = torch.zeros(2, requires_grad=True)
+    assert not one_pass(x)
+    if torch.cuda.is_available() and find_spec("triton"):
+        there = torch.zeros(2, device="cuda")
+        assert not one_pass(there)
+        assert one_pass(there.requires_grad_())
+        assert not one_pass(there.double())
+        with torch.no_grad():
+            assert not one_pass(there)
+
+
+def _qkv(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    q, k, v = turn_qkv(x * 2, cos, sin, 3, 2)
+    seen = [t.transpose(1, 2) for t in (q, k.repeat_interleave(2, 2)[:, :, :3], v[:, :, :1])]
+    return F.scaled_dot_product_attention(seen[0], seen[1], seen[2].expand_as(seen[1]))
+
+
+def _queries(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return turn_queries(x * 2, cos, sin, 3, 6).square()
+
+
+def _swiglu(x: Tensor, *_: Tensor) -> Tensor:
+    return swiglu(x * 2).square()
+
+
+@needs_triton
+# torch 2.13, inside its compiler.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("call", [_qkv, _queries, _swiglu])
+@pytest.mark.parametrize("how", ["eager", "compiled", "recomputed"])
+def test_the_gradient_in_one_pass_is_autograds(
+    call: Callable[..., Tensor], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(2, 5, 42 if call is not _queries else 3 * 12)
+    cos, sin = (t.to(DEVICE) for t in tables(5, 3))
+    exact = x.double().requires_grad_()
+    monkeypatch.setattr(projections, "one_pass", lambda _: False)
+    want = call(exact, cos.cpu(), sin.cpu())
+    weight = torch.randn_like(want)
+    (d_want,) = torch.autograd.grad(want, exact, weight)
+    x = x.to(DEVICE).requires_grad_()
+    monkeypatch.setattr(projections, "one_pass", lambda _: True)
+    run = call
+    if how == "compiled":
+        torch._dynamo.reset()
+        run = torch.compile(call, backend="aot_eager", fullgraph=True)
+    got = (
+        checkpoint(run, x, cos, sin, use_reentrant=False)
+        if how == "recomputed"
+        else run(x, cos, sin)
+    )
+    (d_got,) = torch.autograd.grad(got, x, weight.float().to(DEVICE))
+    torch.testing.assert_close(got.cpu().double(), want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(d_got.cpu().double(), d_want, rtol=1e-4, atol=1e-4)
