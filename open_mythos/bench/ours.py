@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from open_mythos.generate.static import Decoder, read
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.ops.backend import ExpertsBackend
+from open_mythos.parallel.apply import apply
 from open_mythos.train.recipe import (
     DataConfig,
     DepthConfig,
@@ -43,7 +45,7 @@ class Engine:
 
     Attributes:
         precision: Of the computation; parameters that the optimizer sees are float32.
-        compile: Whether blocks and loop step are compiled.
+        compile: Whether blocks and loop step are compiled, or the step of decoding on a CPU.
         checkpoint: Whether every loop's inside is computed again in the backward pass.
         backprop_loops: Loops, the last ones, that get a gradient; None is all of them.
     """
@@ -132,19 +134,27 @@ class Ours:
     def prefill(self, batch: int, seq_len: int) -> Work:
         """The prompts through a cached pass."""
         model = self._inference()
+        if self.engine.compile:
+            apply(model, compiled=True, inference=True)
         ids = random_ids(self.cfg.vocab_size, batch, seq_len, device=self.device)
         return Work(
             step=prefiller(model, ids, self.loops),
             tokens=batch * seq_len,
             flops=prefill_flops(self.cfg, self.loops, seq_len) * batch * seq_len,
-            shape={"batch": batch, "seq_len": seq_len, "loops": self.loops},
+            shape={
+                "batch": batch,
+                "seq_len": seq_len,
+                "loops": self.loops,
+                "compile": self.engine.compile,
+            },
         )
 
     def decode(self, batch: int, context: int) -> Work:
-        """One token more, sampled, as `generate` does it on this device."""
+        """One token more, sampled, as `generate` does it on this device unless it is compiled."""
         model = self._inference()
         ids = random_ids(self.cfg.vocab_size, batch, context, device=self.device)
-        make = decoder if ids.is_cuda else eager_decoder
+        compiled = self.engine.compile and not ids.is_cuda
+        make = partial(decoder, compiled=compiled) if compiled or ids.is_cuda else eager_decoder
         return Work(
             step=make(model, ids, self.loops, SAMPLING),
             tokens=batch,
@@ -207,13 +217,15 @@ def decoder(
     sampling: Sampling,
     *,
     graph: bool | None = None,
+    compiled: bool = False,
 ) -> Callable[[], Tensor]:
     """Reads the prompts now; each call then gives the next token (B,) of every row.
 
-    In fixed shapes; `graph` as in `Decoder`: on a GPU one graph per token, unless it is False.
+    In fixed shapes; `graph` and `compiled` as in `Decoder`: on a GPU one graph per token, unless
+    `graph` is False.
     """
     room = min(model.cfg.max_seq_len, ids.shape[1] + NEW_TOKENS)
-    static = Decoder(model, ids.shape[0], room, n_loops, sampling, graph=graph)
+    static = Decoder(model, ids.shape[0], room, n_loops, sampling, graph=graph, compiled=compiled)
     static.prefill(ids)
     return static.step
 

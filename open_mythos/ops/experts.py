@@ -11,6 +11,9 @@ from open_mythos.ops.backend import ExpertsBackend, experts_backend, summed
 from open_mythos.ops.reference import experts_reference
 
 
+ROWS_STEP = 32  # rows of an expert are filled up to a multiple of this where shapes cost
+
+
 @dataclass(frozen=True)
 class Plan:
     """The N * k choices of a routing in the order of their experts, found on the device.
@@ -144,8 +147,15 @@ def _loop(rows: Tensor, share: Tensor, plan: Plan, gate_up: Tensor, down: Tensor
     experts = zip(
         rows.split(counts), share.split(counts), gate_up.unbind(), down.unbind(), strict=True
     )
+    # A CPU's 16-bit product compiles itself anew for every number of rows, 0.7 ms each time: rows
+    # are filled up with zeros to numbers that come again.
+    step = ROWS_STEP if rows.device.type == "cpu" and rows.element_size() == 2 else 1
     for part, weight, up, back in experts:
-        if part.shape[0]:
+        count, spare = part.shape[0], (0, 0, 0, -part.shape[0] % step)
+        if count and step > 1:
+            wide = _swiglu(F.pad(part, spare) @ up) * F.pad(weight, spare)
+            parts.append((wide @ back)[:count])
+        elif count:
             parts.append((_swiglu(part @ up) * weight) @ back)
     # Without tokens the weights must still be part of the graph: DDP waits for their gradient.
     return torch.cat(parts) if parts else rows * (gate_up.sum() + down.sum()) * 0

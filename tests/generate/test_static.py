@@ -304,6 +304,72 @@ def test_prompts_are_read_in_pieces_with_the_same_result(
     assert torch.equal(*both(model, ids, 2, 3, 0.0, attention_mask=mask))
 
 
+# -- compiled steps --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def told(model: Any, ids: Tensor, sampling: Sampling, new: int = 6, **how: Any) -> Tensor:
+    decoder = Decoder(model, ids.shape[0], 20, 3, sampling, **how)
+    torch.manual_seed(11)
+    return torch.stack([decoder.prefill(ids), *(decoder.step() for _ in range(new))])
+
+
+@pytest.mark.parametrize("kind", [(1, "continue", "aot_eager"), (2, "freeze", "eager")])
+def test_a_compiled_step_gives_the_tokens_of_the_eager_one(
+    kind: tuple[int, str, str], attn_type: str, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, halted, compiler = kind
+    monkeypatch.setattr(static, "COMPILER", compiler)
+    model, ids = build(attn_type=attn_type, halted=halted), prompt(rows)
+    torch._dynamo.reset()
+    for sampling in (Sampling(0.9, 9, 0.95), GREEDY):  # two graphs of the same code
+        assert torch.equal(
+            told(model, ids, sampling, compiled=True), told(model, ids, sampling, compiled=False)
+        )
+
+
+def test_a_compiled_step_sees_weights_that_change_and_can_be_padded(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static, "COMPILER", "eager")
+    model, ids = build(), prompt(2)
+    torch._dynamo.reset()
+    starts = torch.tensor([0, 2])
+    pair = [Decoder(model, 2, 20, 3, padded=True, compiled=c) for c in (True, False)]
+    for _ in range(2):
+        first, second = ([d.prefill(ids, starts), *(d.step() for _ in range(4))] for d in pair)
+        assert torch.equal(torch.stack(first), torch.stack(second))
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(-0.7)
+
+
+def test_more_compiled_decoders_than_dynamo_keeps_variants(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static, "COMPILER", "eager")
+    torch._dynamo.reset()
+    ids, model = prompt(1), build()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for k in (2, 3):
+            sampling = Sampling(1.0, k)
+            assert torch.equal(
+                told(model, ids, sampling, 3, compiled=True), told(model, ids, sampling, 3)
+            )
+
+
+def test_a_graph_and_a_compiled_step_exclude_each_other(build: Build) -> None:
+    with pytest.raises(InputError, match="captured or compiled"):
+        Decoder(build(), 2, 20, 3, graph=True, compiled=True)
+
+
+@pytest.mark.slow
+def test_inductor_gives_the_same_tokens(attn_type: str, build: Build) -> None:
+    model, ids = build(attn_type=attn_type), prompt(1)
+    torch._dynamo.reset()
+    assert torch.equal(told(model, ids, GREEDY, compiled=True), told(model, ids, GREEDY))
+
+
 # -- decoders that are kept ------------------------------------------------------------------------
 
 

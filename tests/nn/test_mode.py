@@ -9,7 +9,14 @@ from open_mythos.nn.mode import evaluating
 def test_every_module_gets_its_own_mode_back() -> None:
     model = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)).train()
     model[1].eval()
-    with pytest.raises(KeyError), evaluating(model):
-        assert not any(module.training for module in model.modules())
-        raise KeyError
+    seen = []
+
+    def fail() -> None:
+        with evaluating(model):
+            seen.extend(module.training for module in model.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [False, False, False]
     assert [module.training for module in model.modules()] == [True, True, False]

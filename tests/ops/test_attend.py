@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from open_mythos.errors import InputError
-from open_mythos.ops.attend import attend
+from open_mythos.ops.attend import attend, attend_summed
 from open_mythos.ops.backend import HAS_FLASH
 from open_mythos.ops.reference import attend_reference
 
@@ -167,3 +167,25 @@ def test_flash_equals_the_reference(past: int) -> None:
     got = attend(q, k, v, backend="flash").double()
     want = attend_reference(q.double(), k.double(), v.double(), None, 0.25, causal=True)
     torch.testing.assert_close(got, want, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "bool_broadcast", "additive"])
+@pytest.mark.parametrize(("batch", "heads", "kv_heads"), [(1, 6, 2), (2, 3, 3), (1, 4, 1)])
+def test_one_query_in_sums_is_attention(mask: str, batch: int, heads: int, kv_heads: int) -> None:
+    g = torch.Generator().manual_seed(heads)
+    q = torch.randn(batch, 1, heads, 5, generator=g, dtype=torch.float64)
+    k = torch.randn(batch, 7, kv_heads, 5, generator=g, dtype=torch.float64)
+    v = torch.randn(batch, 7, kv_heads, 4, generator=g, dtype=torch.float64)
+    shown = {
+        "none": None,
+        "bool": torch.rand(batch, heads, 1, 7, generator=g) < 0.5,
+        "bool_broadcast": torch.rand(batch, 1, 1, 7, generator=g) < 0.5,
+        "additive": torch.randn(1, 1, 1, 7, generator=g, dtype=torch.float64),
+    }[mask]
+    if shown is not None and shown.dtype == torch.bool:
+        shown[..., 3] = True
+    want = attend_reference(q, k, v, shown, 0.3, causal=True)
+    torch.testing.assert_close(attend_summed(q, k, v, shown, 0.3), want)
+    near = attend_summed(q.bfloat16(), k.bfloat16(), v.bfloat16(), shown, 0.3)
+    assert near.dtype == torch.bfloat16
+    assert (near.double() - want).norm() < 0.01 * want.norm()

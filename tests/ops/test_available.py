@@ -113,7 +113,7 @@ def test_missing_flash_and_grouped_matmul_are_named(monkeypatch: pytest.MonkeyPa
 def test_asking_takes_no_memory() -> None:
     """Experts of 4 TB: any tensor that were real would end this."""
     cfg = MythosConfig(dim=2**17, n_heads=64, n_experts=1024, expert_dim=2**12)
-    assert picked(cfg, CPU)["experts, 32,768 rows"] == "grouped"
+    assert picked(cfg, CPU)["experts, 32,768 rows"] == "loop"
 
 
 # -- the picks, against what a pass calls ----------------------------------------------------------

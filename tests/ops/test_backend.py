@@ -5,7 +5,7 @@ import torch
 
 from open_mythos.errors import InputError
 from open_mythos.ops import backend
-from open_mythos.ops.backend import attention_backend, experts_backend, has_grouped
+from open_mythos.ops.backend import attention_backend, experts_backend, has_grouped, summed
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,18 @@ from open_mythos.ops.backend import attention_backend, experts_backend, has_grou
         (torch.float16, 16, 8, 4, False),
     ],
 )
-def test_grouped_is_picked_only_where_it_is_right(
-    dtype: torch.dtype, width: int, hidden: int, rows: int, grouped: bool
+def test_in_a_recorded_graph_grouped_is_picked_only_where_it_is_right(
+    dtype: torch.dtype,
+    width: int,
+    hidden: int,
+    rows: int,
+    grouped: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    chosen = experts_backend(torch.zeros(rows, width, dtype=dtype), 64, hidden, "auto")
+    x = torch.zeros(rows, width, dtype=dtype)
+    assert experts_backend(x, 64, hidden, "auto") == "loop"  # a CPU may read counts
+    monkeypatch.setattr(backend, "traced", lambda: True)
+    chosen = experts_backend(x, 64, hidden, "auto")
     assert chosen == ("grouped" if grouped and has_grouped() else "loop")
 
 
@@ -83,7 +91,7 @@ def test_fused_without_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         experts_backend(torch.zeros(2, 16), 4, 16, "fused")
 
 
-@pytest.mark.parametrize("wanted", ["grouped", "loop", "dense", "reference"])
+@pytest.mark.parametrize("wanted", ["grouped", "loop", "gathered", "dense", "reference"])
 def test_an_explicit_experts_backend_is_kept(wanted: str) -> None:
     assert experts_backend(torch.zeros(2, 3), 4, 5, wanted) == wanted
 
@@ -92,3 +100,47 @@ def test_on_a_cpu_attention_is_sdpa_unless_asked_otherwise() -> None:
     q = torch.zeros(1, 1, 1, 4)
     assert attention_backend(q, q, q, None, "auto") == "sdpa"
     assert attention_backend(q, q, q, None, "reference") == "reference"
+
+
+@pytest.mark.parametrize(
+    ("rows", "choices", "grad", "compiling", "exporting", "want"),
+    [
+        (4, 16, False, True, False, "gathered"),
+        (4, None, False, True, False, "gathered"),
+        (4, 17, False, True, False, "loop"),  # more choices than experts
+        (0, 0, False, True, False, "loop"),
+        (4, 16, True, True, False, "loop"),  # its backward adds to whole stacks
+        (4, 16, False, False, False, "loop"),
+        (4, 16, False, True, True, "dense"),
+    ],
+)
+def test_a_compiled_step_copies_the_experts_of_few_choices(
+    rows: int,
+    choices: int | None,
+    grad: bool,
+    compiling: bool,
+    exporting: bool,
+    want: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    with torch.set_grad_enabled(grad):
+        assert experts_backend(torch.zeros(rows, 12), 16, 8, "auto", choices=choices) == want
+
+
+def test_one_row_is_summed_in_compiled_inference_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = torch.zeros(1, 1, 6), torch.zeros(1, 2, 6)
+    with torch.no_grad():
+        assert not summed(one)
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
+        assert summed(one)
+        assert not summed(two)
+        assert not summed(one[:, :0])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not summed(one)
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        assert not summed(one)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
+    assert not summed(one)

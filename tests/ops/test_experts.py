@@ -64,7 +64,7 @@ def gradients(out: Tensor, up: Tensor, at: list[Tensor]) -> tuple[Tensor | None,
     return torch.autograd.grad((out * up).sum(), at, allow_unused=True)
 
 
-@pytest.mark.parametrize("backend", ["auto", "loop", "dense", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "loop", "gathered", "dense", "reference"])
 @given(
     n=st.sampled_from([0, 1, 2, 7]),
     experts=st.integers(1, 6),
@@ -88,7 +88,7 @@ def test_backends_equal_the_definition_in_float64(
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ["loop", "dense"])
+@pytest.mark.parametrize("backend", ["loop", "gathered", "dense"])
 def test_without_tokens_every_weight_is_still_in_the_graph(backend: str) -> None:
     x, ids, weights, gate_up, down = problem(0, 3, 2, 4, 3, "random", 1)
     at = [gate_up.requires_grad_(), down.requires_grad_()]
@@ -97,7 +97,7 @@ def test_without_tokens_every_weight_is_still_in_the_graph(backend: str) -> None
         assert torch.equal(grad, torch.zeros_like(grad))
 
 
-@pytest.mark.parametrize("backend", ["loop", "dense"])
+@pytest.mark.parametrize("backend", ["loop", "gathered", "dense"])
 def test_experts_without_tokens_get_a_zero_gradient_not_none(backend: str) -> None:
     x, _, weights, gate_up, down = problem(4, 5, 1, 4, 3, "random", 2)
     ids = torch.full((4, 1), 3)
@@ -184,12 +184,25 @@ def test_fused_computes_in_the_narrow_type_of_autocast() -> None:
     torch.testing.assert_close(got, want.float() + x.float(), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["loop", "dense", "reference"])
+@pytest.mark.parametrize("backend", ["loop", "gathered", "dense", "reference"])
 def test_extra_is_added(backend: str) -> None:
     p = problem(5, 3, 2, 4, 3, "random", 6)
     plus = torch.randn_like(p[0])
     plain = run_experts(*p, backend)
     assert torch.equal(run_experts(*p, backend, extra=plus), plain + plus)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@torch.no_grad()
+def test_a_compiled_step_of_few_choices_is_one_graph(n: int) -> None:
+    """One row takes sums of products, two take matmuls; neither asks the host for anything."""
+    given = problem(n, 20, 3, 8, 4, "random", 7)
+    torch._dynamo.reset()
+    compiled = torch.compile(run_experts, backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(*given), by_definition(*given), rtol=1e-9, atol=1e-9)
+    narrow = [t.bfloat16() if t.is_floating_point() else t for t in given]
+    error = (compiled(*narrow).double() - by_definition(*given)).norm()
+    assert error < 0.02 * by_definition(*given).norm()
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -201,3 +214,22 @@ def test_reference_itself_equals_the_definition(n: int) -> None:
 def test_unknown_backend_is_refused_by_name() -> None:
     with pytest.raises(InputError, match="gruoped"):
         run_experts(*problem(2, 3, 1, 4, 3, "random", 0), "gruoped")
+
+
+def test_rows_are_filled_up_to_few_different_numbers_in_16_bits_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: set[int] = set()
+    multiply = Tensor.__matmul__
+
+    def watch(a: Tensor, b: Tensor) -> Tensor:
+        seen.add(a.shape[0])
+        return multiply(a, b)
+
+    monkeypatch.setattr(Tensor, "__matmul__", watch)
+    for dtype, filled in ((torch.bfloat16, True), (torch.float32, False)):
+        seen.clear()
+        exact = problem(57, 3, 1, 8, 4, "random", 11)
+        given = [t.to(dtype) if t.is_floating_point() else t for t in exact]
+        run_experts(*given, "loop")
+        assert all(rows % 32 == 0 for rows in seen) == filled

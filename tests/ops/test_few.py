@@ -7,7 +7,7 @@ from torch import nn
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.moe.router import route
 from open_mythos.ops import few
-from open_mythos.ops.few import feed_forward, few_rows, linear, moe_few
+from open_mythos.ops.few import feed_forward, few_rows, linear, moe_few, summed_linear
 from open_mythos.ops.reference import experts_reference
 
 
@@ -20,6 +20,15 @@ def test_linear_keeps_leading_dimensions(lead: tuple[int, ...]) -> None:
     x, weight, plus = noise(*lead, 5), noise(4, 5), noise(*lead, 4)
     torch.testing.assert_close(linear(x, weight), torch.einsum("...i,oi->...o", x, weight))
     torch.testing.assert_close(linear(x, weight, plus), linear(x, weight) + plus)
+
+
+@pytest.mark.parametrize("lead", [(1,), (1, 1), (2, 3)])
+def test_a_sum_of_products_is_the_product(lead: tuple[int, ...]) -> None:
+    x, weight = noise(*lead, 5), noise(4, 5)
+    torch.testing.assert_close(summed_linear(x, weight), torch.einsum("...i,oi->...o", x, weight))
+    wide, rows = torch.ones(1, 1024).bfloat16(), torch.ones(1, 1024).bfloat16()
+    rows[0, 0] = 2**-7  # a sum in bfloat16 would stop at 256
+    assert summed_linear(wide, rows).item() == 1024.0
 
 
 @pytest.mark.parametrize("lead", [(1,), (1, 1), (2, 3)])

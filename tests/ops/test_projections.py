@@ -6,7 +6,6 @@ from importlib.util import find_spec
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from open_mythos.ops import projections
@@ -60,8 +59,9 @@ def test_a_cpu_or_a_call_without_gradient_takes_the_plain_way() -> None:
 
 def _qkv(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     q, k, v = turn_qkv(x * 2, cos, sin, 3, 2)
-    seen = [t.transpose(1, 2) for t in (q, k.repeat_interleave(2, 2)[:, :, :3], v[:, :, :1])]
-    return F.scaled_dot_product_attention(seen[0], seen[1], seen[2].expand_as(seen[1]))
+    keys, values = k.repeat_interleave(2, 2)[:, :, :3], v.repeat_interleave(2, 2)[:, :, :3]
+    scores = torch.einsum("bthd,bshd->bhts", q, keys).softmax(-1)
+    return torch.einsum("bhts,bshd->bthd", scores, values)
 
 
 def _queries(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

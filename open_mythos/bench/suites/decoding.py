@@ -12,6 +12,7 @@ from open_mythos.config.budget import cache_bytes_per_token
 
 
 TOKENS = 40
+COMPILED_SECONDS = 25.0
 UNCOMPARED = ("HF Llama compiled",)  # torch.compile and a cache that grows do not go together
 
 
@@ -28,9 +29,9 @@ def decode(setting: Setting) -> list[Case]:
     return found
 
 
-def _ours(setting: Setting, attn: str) -> Callable[[], Contender]:
+def _ours(setting: Setting, attn: str, *, compiled: bool = False) -> Callable[[], Contender]:
     cfg = setting.size.config(attn, max_loop_iters=setting.size.loops)
-    engine = setting.engine(compile=False)
+    engine = setting.engine(compile=compiled)
     return lambda: Ours(cfg, setting.device, engine)
 
 
@@ -73,19 +74,21 @@ def _decode_floor(setting: Setting, attn: str, batch: int, median: float) -> dic
 
 def prefill(setting: Setting) -> list[Case]:
     """Prompt tokens per second."""
-    found = [
-        _prefill_case(setting, attn, (_ours(setting, attn), Ours.name, CASE_SECONDS))
-        for attn in setting.attns
-    ]
+    found = []
     for attn in setting.attns:
-        for build, name, extra in peers(setting, attn):
-            if name not in UNCOMPARED:
-                found.append(_prefill_case(setting, attn, (build, name, extra)))
+        ours = (_ours(setting, attn), Ours.name, CASE_SECONDS)
+        found.append(_prefill_case(setting, attn, ours, "prompt"))
+        if setting.compile:
+            quick = (_ours(setting, attn, compiled=True), Ours.name, COMPILED_SECONDS)
+            found.append(_prefill_case(setting, attn, quick, "prompt compiled"))
+    for attn in setting.attns:
+        beside = [peer for peer in peers(setting, attn) if peer[1] not in UNCOMPARED]
+        found += [_prefill_case(setting, attn, peer, "prompt") for peer in beside]
     return found
 
 
 def _prefill_case(
-    setting: Setting, attn: str, contender: tuple[Callable[[], Contender], str, float]
+    setting: Setting, attn: str, contender: tuple[Callable[[], Contender], str, float], case: str
 ) -> Case:
     build, name, seconds = contender
     size, clock = setting.size, setting.clock
@@ -94,9 +97,9 @@ def _prefill_case(
         work = build().prefill(batch, size.seq_len)
         timing = clock.time(work.step, cap=2.0)
         figures = {**rates(work, timing, setting.ceilings), **clock.peak()}
-        return Found(case="prompt", who=name, figures=figures, shape=work.shape, note=work.note)
+        return Found(case=case, who=name, figures=figures, shape=work.shape, note=work.note)
 
     def run() -> Iterator[Found]:
         yield largest_batch(size.prompt_rows or size.batch, attempt, clock)
 
-    return Case("prompt", name, run, attn, seconds)
+    return Case(case, name, run, attn, seconds)

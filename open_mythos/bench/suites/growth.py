@@ -8,7 +8,7 @@ from open_mythos.bench.contender import Work
 from open_mythos.bench.curve import line
 from open_mythos.bench.ours import Engine, Ours
 from open_mythos.bench.record import Figure
-from open_mythos.bench.suite import Case, Found, Setting, rates
+from open_mythos.bench.suite import Case, Found, Setting, rates, training_seconds
 from open_mythos.config.mythos import MythosConfig
 
 
@@ -28,25 +28,33 @@ def growth(setting: Setting) -> list[Case]:
     attn = setting.attns[0]
     engine = setting.engine(compile=False)
     kept = replace(engine, backprop_loops=KEPT_LOOPS)
+    quick = setting.engine()
     runs = {
-        "loops": lambda: _loops(setting, attn, engine),
+        "loops": lambda: _loops(setting, attn, quick),
         "length": lambda: _lengths(setting, attn, engine),
         "experts": lambda: _experts(setting, attn, engine),
         "truncated": lambda: _truncated(setting, attn, kept),
     }
-    return [Case(name, Ours.name, run, attn, SECONDS) for name, run in runs.items()]
+    needs = {"loops": training_seconds(quick)}
+    return [
+        Case(name, Ours.name, run, attn, needs.get(name, SECONDS)) for name, run in runs.items()
+    ]
 
 
 def _loops(setting: Setting, attn: str, engine: Engine) -> Iterator[Found]:
-    return curve(setting, "loops", LOOPS, _deepening(setting, attn, engine, LOOPS))
+    """Compiled where training is, at the whole batch: smaller eager steps time the host instead."""
+    rows = setting.size.batch if engine.compile else _rows(setting)
+    return curve(setting, "loops", LOOPS, _deepening(setting, attn, engine, LOOPS, rows))
 
 
-def _deepening(setting: Setting, attn: str, engine: Engine, loops: Sequence[int]) -> Attempt:
+def _deepening(
+    setting: Setting, attn: str, engine: Engine, loops: Sequence[int], rows: int
+) -> Attempt:
     """One trainer, asked for other loops each time."""
     size = setting.size
     depth = [1]
     cfg = size.config(attn, max_loop_iters=max(loops))
-    work = Ours(cfg, setting.device, engine, depth).train(_rows(setting), size.seq_len)
+    work = Ours(cfg, setting.device, engine, depth).train(rows, size.seq_len)
 
     def attempt(n: int) -> tuple[Work, Timing]:
         depth[0] = n
@@ -101,7 +109,8 @@ def _experts(setting: Setting, attn: str, engine: Engine) -> Iterator[Found]:
 
 def _truncated(setting: Setting, attn: str, engine: Engine) -> Iterator[Found]:
     peaks: list[float] = []
-    for found in curve(setting, "truncated", DEEP, _deepening(setting, attn, engine, DEEP)):
+    attempt = _deepening(setting, attn, engine, DEEP, _rows(setting))
+    for found in curve(setting, "truncated", DEEP, attempt):
         if "peak_memory" in found.figures:
             peaks.append(found.figures["peak_memory"].value)
         yield found
@@ -126,7 +135,8 @@ def curve(setting: Setting, name: str, points: Sequence[int], attempt: Attempt) 
         figures = {**rates(work, timing, None), **peak}
         shape = {**work.shape, name: point}
         del work  # or the next point's model is built beside this one
-        yield Found(case=f"{name} {point}", who=Ours.name, figures=figures, shape=shape, note=EAGER)
+        note = "" if shape.get("compile") else EAGER
+        yield Found(case=f"{name} {point}", who=Ours.name, figures=figures, shape=shape, note=note)
     yield Found(case=f"{name} line", who=Ours.name, figures=lines(points, times, peaks))
 
 

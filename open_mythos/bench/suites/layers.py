@@ -20,7 +20,7 @@ from open_mythos.ops.backend import HAS_FLASH, ExpertsBackend
 
 
 # Run every expert on every token, or one token at a time: not for measuring.
-DEFINITIONS = ("dense", "reference")
+DEFINITIONS = ("dense", "reference", "gathered")
 BACKWARD_OVER_FORWARD = 2.5  # attention computes its scores again: five products against two
 KERNELS = (
     SDPBackend.CUDNN_ATTENTION,

@@ -30,13 +30,19 @@ def cpu(setting: Setting) -> list[Case]:
     ]
 
 
-def contenders(setting: Setting, size: Size, attn: str) -> dict[str, Contender]:
-    """This library and 0.5.0, each in float32 and with bf16 where it can."""
+def contenders(
+    setting: Setting, size: Size, attn: str, *, compiled: bool = False
+) -> dict[str, Contender]:
+    """This library and 0.5.0, each in float32 and with bf16 where it can.
+
+    With `compiled` this library is; 0.5.0 offers no such step and always runs as it comes.
+    """
     cfg = size.config(attn, max_loop_iters=size.loops)
     found: dict[str, Contender] = {}
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in precisions:
-        found[f"{Ours.name} {precision}"] = Ours(cfg, setting.device, Engine(precision=precision))
+        engine = Engine(precision=precision, compile=compiled)
+        found[f"{Ours.name} {precision}"] = Ours(cfg, setting.device, engine)
         if setting.peer is not None:
             peer = OpenMythos05(setting.peer, cfg, setting.device, precision)
             found[f"{peer.name} {precision}"] = peer
@@ -47,7 +53,10 @@ def _turns(setting: Setting, size: Size, attn: str, what: What) -> Callable[[], 
     def run() -> Iterator[Found]:
         works: dict[str, Work] = {}
         failed: dict[str, str] = {}
-        for name, contender in contenders(setting, size, attn).items():
+        # Training is not: its experts are a loop, where a graph would break. Nor is the tiny size,
+        # for which nobody waits half a minute.
+        compiled = what == "decode" and size.name != "tiny"
+        for name, contender in contenders(setting, size, attn, compiled=compiled).items():
             try:
                 works[name] = _work(contender, size, what)
                 works[name].step()
