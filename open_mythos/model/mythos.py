@@ -152,8 +152,9 @@ class OpenMythos(nn.Module):
         if cache is not None:
             cache.fix_loops(n_loops)
         check_counts(logits_to_keep=logits_to_keep, backprop_loops=backprop_loops)
+        observed = return_output or self.training  # nobody else asks what the loops did
         features, trace = self._pass(
-            ids, n_loops, context, cache, real, backprop_loops=backprop_loops
+            ids, n_loops, context, cache, real, backprop_loops=backprop_loops, observed=observed
         )
         logits = self._logits(features, logits_to_keep)
         if cache is not None:
@@ -161,7 +162,8 @@ class OpenMythos(nn.Module):
             cache.advance(ids.shape[1])
             if kv_cache is not None and not isinstance(kv_cache, KVCache):
                 publish(cache, kv_cache)
-        assert trace is not None
+        if trace is None:
+            return logits
         self._count(trace)
         return forward_output(logits, features, trace, real) if return_output else logits
 
@@ -215,13 +217,9 @@ class OpenMythos(nn.Module):
             lengths=(cache.position + 1).expand(token.shape[0]),
             starts=starts,
         )
+        loops, given = len(cache.constants.ticks), cache.constants
         features, _ = self._pass(
-            token.unsqueeze(1),
-            len(cache.constants.ticks),
-            context,
-            cache,
-            constants=cache.constants,
-            observed=False,
+            token.unsqueeze(1), loops, context, cache, constants=given, observed=False
         )
         cache.position += 1
         return self._logits(features)[:, 0]

@@ -450,3 +450,22 @@ def test_from_state_names_what_does_not_fit(build: Build, tiny_config: Config) -
         short = {k: v for k, v in state.items() if k != name}
         with pytest.raises(CheckpointError, match=name):
             OpenMythos.from_state(model.cfg, short)
+
+
+@torch.no_grad()
+def test_what_the_loops_did_is_noted_only_for_who_asks(
+    tiny_config: Callable[..., MythosConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = OpenMythos(tiny_config()).eval()
+    ids, asked = torch.randint(0, 37, (1, 5)), []
+    run = model.recurrent.run
+
+    def watch(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs["observed"])
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(model.recurrent, "run", watch)
+    plain, record = model(ids, 2), model(ids, 2, return_output=True)
+    model.train()(ids, 2)
+    assert asked == [False, True, True]
+    assert torch.equal(plain, record.logits)
