@@ -1,16 +1,14 @@
 """Attention over a static cache: rows of one buffer, each showing its own stretch of keys."""
 
 import math
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from open_mythos.ops.attend import attend
-from open_mythos.ops.backend import traced
+from open_mythos.ops.backend import HAS_TRITON, traced
 
 
-HAS_TRITON = find_spec("triton") is not None  # comes with CUDA builds of torch
 # Widest latent or head that a kernel holds in registers.
 WIDEST = 512
 

@@ -4,18 +4,15 @@ The kernels have no gradients: they serve inference on CUDA. Training, CPU, grap
 records and more rows take the plain definitions here. Everything can be captured in a CUDA graph.
 """
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from open_mythos.ops.backend import capturing, summed, traced
+from open_mythos.ops.backend import HAS_TRITON, capturing, summed, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.projections import swiglu
 
 
-HAS_TRITON = find_spec("triton") is not None  # comes with CUDA builds of torch
 # Rows up to which each kernel is picked.
 LINEAR_ROWS = 1
 SWIGLU_ROWS = 16

@@ -7,7 +7,6 @@ until its loss and gradients are formed.
 
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,14 +15,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from open_mythos.errors import InputError, ShapeError
-from open_mythos.ops.backend import traced
+from open_mythos.ops.backend import HAS_TRITON, traced
 
 
 HeadLossBackend = Literal["auto", "chunked", "dense", "torch", "reference"]
 
 CHUNK_BYTES = 512 * 2**20
 CHUNK_ROWS_LEAST = 1024
-HAS_TRITON = find_spec("triton") is not None
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,19 @@ The kernels have no gradients: they serve inference on CUDA. Training, CPU, and 
 records take the plain definitions here, which Inductor fuses by itself.
 """
 
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from open_mythos.ops.backend import traced
+from open_mythos.ops.backend import HAS_TRITON as HAS_TRITON, traced
 from open_mythos.ops.rotate import rotate
 
 
 RowsBackend = Literal["triton", "plain"]
 
 WIDEST = 16384  # a kernel holds a row in one block
-HAS_TRITON = find_spec("triton") is not None
 
 
 def rows_backend(lead: Tensor, *others: Tensor | None) -> RowsBackend:

@@ -28,7 +28,7 @@ class DeepSeekV3(HuggingFace):
     def settings(self, layers: int) -> Any:
         """A DeepseekV3Config whose experts run by the grouped matmul."""
         cfg = self.cfg
-        settings = self.library.DeepseekV3Config(
+        settings = self.transformers.DeepseekV3Config(
             **self.basics(),
             num_key_value_heads=cfg.n_heads,
             kv_lora_rank=cfg.kv_lora_rank,

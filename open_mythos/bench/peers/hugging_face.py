@@ -55,7 +55,7 @@ class HuggingFace(ABC):
         """
         if not installed():
             raise MissingExtraError("transformers", "hf", "comparing with Hugging Face")
-        self.library: Any = import_module("transformers")
+        self.transformers: Any = import_module("transformers")
         self.cfg, self.device, self.dtype, self.compiled = cfg, device, dtype, compiled
 
     @property
@@ -131,7 +131,7 @@ class HuggingFace(ABC):
     def _built(self, seq_len: int) -> tuple[Any, Stack]:
         stack = self.stack(seq_len)
         with self.device:
-            model = self.library.AutoModelForCausalLM.from_config(
+            model = self.transformers.AutoModelForCausalLM.from_config(
                 self.settings(stack.layers), dtype=self.dtype, attn_implementation="sdpa"
             )
         model.to(self.device).train()

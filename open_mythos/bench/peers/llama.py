@@ -21,7 +21,7 @@ class Llama(HuggingFace):
 
     def settings(self, layers: int) -> Any:
         """A LlamaConfig."""
-        return self.library.LlamaConfig(
+        return self.transformers.LlamaConfig(
             **self.basics(),
             num_key_value_heads=self.cfg.n_kv_heads,
             head_dim=self.cfg.head_dim,

@@ -24,7 +24,7 @@ class Mixtral(HuggingFace):
 
     def settings(self, layers: int) -> Any:
         """A MixtralConfig whose experts run by the grouped matmul."""
-        settings = self.library.MixtralConfig(
+        settings = self.transformers.MixtralConfig(
             **self.basics(),
             num_key_value_heads=self.cfg.n_kv_heads,
             head_dim=self.cfg.head_dim,

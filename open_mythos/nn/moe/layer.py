@@ -12,7 +12,7 @@ from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.fused import HasParts, LinearView
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.moe.balance import step_bias
-from open_mythos.nn.moe.router import Routing, route
+from open_mythos.nn.moe.router import route
 from open_mythos.ops.backend import ExpertsBackend, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.few import EXPERT_ROWS, few_rows, moe_few
@@ -124,10 +124,6 @@ class MoEFFN(HasParts):
             )
 
         return ExpertViews(self.n_shared, view)
-
-    def route(self, x: Tensor) -> Routing:
-        """Experts of the tokens in `x` (..., dim), flattened to N rows."""
-        return route(self.router(x.flatten(0, -2)), self.router_bias, self.topk)
 
     @torch.no_grad()
     def count(self, x: Tensor) -> Tensor:
