@@ -17,7 +17,7 @@ from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import patched
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static_latent
-from open_mythos.ops.projections import turn_queries
+from open_mythos.ops.projections import join_keys, turn_queries
 from open_mythos.ops.store import rotate_query, store_latent
 
 
@@ -119,10 +119,9 @@ class MLAttention(HasParts):
 
     def _expanded(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """K = [kv_up_k(c) | k_rope for every head], v = kv_up_v(c)."""
-        kv = self.kv_up(seen["c_kv"]).unflatten(-1, (self.cfg.n_heads, -1))
-        k, v = kv.split([self.cfg.qk_nope_head_dim, self.cfg.v_head_dim], dim=-1)
-        shared = seen["k_rope"].unsqueeze(2).expand(*k.shape[:3], -1)
-        return self._attend(q, torch.cat((k, shared), dim=-1), v, context)
+        joint, heads = self.kv_up(seen["c_kv"]), self.cfg.n_heads
+        k, v = join_keys(joint, seen["k_rope"], heads, self.cfg.qk_nope_head_dim)
+        return self._attend(q, k, v, context)
 
     def _absorbed(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """(q W_k) . c instead of q . (W_k c), and W_v (sum a c) instead of sum a (W_v c)."""
