@@ -80,6 +80,7 @@ def choices(cfg: MythosConfig, device: torch.device) -> list[Choice]:
         ("head and its loss", _head_loss_ways(device), _head_loss),
         ("norms, SwiGLU, rotary", (triton("triton"), Way("plain")), _rows),
         ("their gradients", (triton("triton"), Way("plain")), _gradients),
+        ("heads of latent attention", (triton("triton"), Way("plain")), _heads),
         ("end of a loop", (triton("triton"), Way("plain")), _rows),
         ("generation", (Way("cuda graph", _no_cuda(device)), Way("eager")), _generation),
     )
@@ -125,7 +126,7 @@ def _decode_attention(probe: Probe) -> str:
     if cfg.attn_type == "mla":
         width = cfg.kv_lora_rank + cfg.qk_rope_head_dim
     q = probe.tensor(1, 1, cfg.n_heads, width)
-    return "triton" if decode._has_kernel(q, kept[0], kept[1]) else "sdpa"
+    return "triton" if decode.has_kernel(q, kept[0], kept[1]) else "sdpa"
 
 
 def _experts(probe: Probe, count: int, *, learns: bool) -> str:
@@ -176,7 +177,7 @@ def _sample(probe: Probe) -> str:
 def _head_loss(probe: Probe) -> str:
     if backend.traced():
         return "dense"
-    plain = head_loss._scorer(probe.tensor(ROWS, probe.cfg.dim)) is head_loss.score_rows_plain
+    plain = head_loss.scorer(probe.tensor(ROWS, probe.cfg.dim)) is head_loss.score_rows_plain
     return "chunked, plain" if plain else "chunked, triton"
 
 
@@ -187,6 +188,11 @@ def _rows(probe: Probe) -> str:
 def _gradients(probe: Probe) -> str:
     wide = probe.tensor(ROWS, probe.cfg.dim, learns=True)
     return "triton" if projections.one_pass(wide) else "plain"
+
+
+def _heads(probe: Probe) -> str:
+    wide = probe.tensor(ROWS, probe.cfg.dim, learns=True)
+    return "triton" if projections.whole_heads(wide, wide) else "plain"
 
 
 def _generation(probe: Probe) -> str:
@@ -229,6 +235,8 @@ def _experts_ways(cfg: MythosConfig, device: torch.device) -> tuple[Way, ...]:
         step = aligned.get(name, 1)
         if name == "fused" and _no_triton(device):
             return _no_triton(device)
+        if name == "blocks" and device.type != "cpu":
+            return "needs a CPU"
         if name == "grouped" and not backend.has_grouped():
             return f"torch {torch.__version__} has no grouped_mm"
         if cfg.dim % step or cfg.expert_dim % step:

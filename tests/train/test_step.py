@@ -63,7 +63,8 @@ def test_a_step_is_the_plain_training_loop(quiet: Recipe) -> None:
         hits = (logits.argmax(-1) == batch.targets).double().mean()
         assert record.accuracy == pytest.approx(float(hits))
     for (name, p), q in zip(state.model.named_parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)
+        # AdamW divides by a gradient's own size: of one near 1e-8 its rounding is a visible share.
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_batch_that_names_its_loops_is_obeyed(tiny: Recipe, stand_in: Any) -> None:
