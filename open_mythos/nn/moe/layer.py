@@ -149,7 +149,8 @@ class MoEFFN(HasParts):
             x: (B, S, dim).
             active: (B, S) boolean; other positions are skipped, not counted, and give zeros.
             dense: Compute every position all the same.
-            plus: (B, S, dim) to add, where every position is active.
+            plus: (B, S, dim) to add, where every position is active; overwritten where no
+                gradient is asked for.
         """
         if active is None:
             y, _, load = self._rows(x.flatten(0, -2), None if plus is None else plus.flatten(0, -2))
@@ -164,7 +165,7 @@ class MoEFFN(HasParts):
 
     def _rows(self, rows: Tensor, plus: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(N, dim) -> (N, dim), with the experts (N, k) of the rows and the load (E,)."""
-        shared = plus if self.shared is None else self.shared(rows, plus)
+        shared = plus if self.shared is None else self.shared(rows, plus, spare=True)
         logits = self.router(rows)
         few = few_rows(rows, self.gate_up, self.down, most=EXPERT_ROWS)
         if few and self.experts_backend == "auto":
