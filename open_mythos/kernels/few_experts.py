@@ -199,7 +199,7 @@ def few_experts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The routed experts' output for few rows, with the routing in it; inference only.
 
-    The plain twin is `nn.moe.router.route` followed by `ops.reference.experts_reference`.
+    The plain twin is `ops.routing.route_plain` followed by `ops.reference.experts_reference`.
 
     Args:
         x: (N, D) rows. This and all below contiguous.

@@ -16,7 +16,17 @@ from torch.nn import functional as F
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import InputError
-from open_mythos.ops import backend, decode, few, head_loss, projections, rows, sample, store
+from open_mythos.ops import (
+    backend,
+    decode,
+    few,
+    head_loss,
+    projections,
+    routing,
+    rows,
+    sample,
+    store,
+)
 
 
 DTYPES = (torch.bfloat16, torch.float32)
@@ -72,6 +82,7 @@ def choices(cfg: MythosConfig, device: torch.device) -> list[Choice]:
         ("attention, whole texts", _attention_ways(cfg, device), _attention),
         ("attention, one new token", (triton("triton"), Way("sdpa")), _decode_attention),
         (f"experts, {ROWS:,} rows", _experts_ways(cfg, device), _many_experts),
+        (f"routing, {ROWS:,} rows", (triton("triton"), Way("plain")), _routing),
         ("experts, one new token", (triton("few"), *_experts_ways(cfg, device)), _few_experts),
         ("linear maps, one new token", (triton("triton"), Way("torch")), _linear),
         ("feed-forward, one new token", (triton("triton"), Way("torch")), _feed_forward),
@@ -138,6 +149,12 @@ def _experts(probe: Probe, count: int, *, learns: bool) -> str:
 
 def _many_experts(probe: Probe) -> str:
     return _experts(probe, ROWS, learns=True)
+
+
+def _routing(probe: Probe) -> str:
+    logits = probe.tensor(ROWS, probe.cfg.n_experts, learns=True)
+    bias = torch.empty(probe.cfg.n_experts, device=probe.device)  # float32 in every network
+    return routing.routes_backend(logits, bias)
 
 
 def _few_experts(probe: Probe) -> str:

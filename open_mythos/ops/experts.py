@@ -24,12 +24,14 @@ class Plan:
         inverse: (N * k,) int64, the place of each choice.
         ends: (E,) int32, the place behind each expert's last choice.
         k: Choices per token.
+        counts: (E,) int64, choices of each expert, where they are known already.
     """
 
     order: Tensor
     inverse: Tensor
     ends: Tensor
     k: int
+    counts: Tensor | None = None
 
     @property
     def token(self) -> Tensor:
@@ -39,6 +41,8 @@ class Plan:
     @property
     def load(self) -> Tensor:
         """(E,) int64, choices of each expert."""
+        if self.counts is not None:
+            return self.counts
         ends = self.ends.to(torch.int64)
         return ends.diff(prepend=ends.new_zeros(1))
 

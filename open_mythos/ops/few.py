@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from open_mythos.ops.backend import HAS_TRITON, capturing, summed, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.projections import swiglu
+from open_mythos.ops.routing import route_plain
 
 
 # Rows up to which each kernel is picked.
@@ -190,10 +191,6 @@ def moe_few_plain(
     plus: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`moe_few` in torch; no value is read on the host but by the experts' loop on a CPU."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    ids = (wide + bias).topk(k, dim=-1).indices
-    weights = wide.gather(-1, ids).softmax(dim=-1).to(logits.dtype)
-    out = run_experts(x, ids, weights, gate_up, down)
-    load = torch.zeros(bias.shape, dtype=torch.int64, device=x.device)
-    load = load.scatter_add(0, ids.flatten(), torch.ones_like(ids).flatten())
-    return (out if plus is None else out + plus), ids, load
+    routing = route_plain(logits, bias, k)
+    out = run_experts(x, routing.ids, routing.weights, gate_up, down, plan=routing.plan, extra=plus)
+    return out, routing.ids, routing.load

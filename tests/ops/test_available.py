@@ -20,6 +20,7 @@ from open_mythos.ops import (
     few,
     head_loss,
     projections,
+    routing,
     rows,
     sample,
     store,
@@ -192,6 +193,8 @@ def test_on_a_gpu_the_picks_are_what_the_ops_decide(monkeypatch: pytest.MonkeyPa
             assert sample.sample_backend(x, x.float(), 50, 1.0, 0.0) == told
         assert rows.rows_backend(x, x) == report["norms, SwiGLU, rotary"]
         assert rows.rows_backend(x, x, x) == report["end of a loop"]
+        told = report["routing, 32,768 rows"]
+        assert routing.routes_backend(x, torch.empty(16, device="cuda")) == told
         assert projections.whole_heads(x, x) is (report["heads of latent attention"] == "triton")
         assert projections.one_pass(x.requires_grad_()) is (report["their gradients"] == "triton")
         assert rows.rows_backend(x) == "plain"  # now that a gradient is asked for

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from open_mythos.nn.feed_forward import Expert
-from open_mythos.nn.moe.router import route
 from open_mythos.ops import few
 from open_mythos.ops.few import (
     feed_forward,
@@ -16,6 +15,7 @@ from open_mythos.ops.few import (
     summed_linear,
 )
 from open_mythos.ops.reference import experts_reference
+from open_mythos.ops.routing import route
 
 
 def noise(*shape: int) -> torch.Tensor:

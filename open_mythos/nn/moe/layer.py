@@ -12,10 +12,10 @@ from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.fused import HasParts, LinearView
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.moe.balance import step_bias
-from open_mythos.nn.moe.router import route
 from open_mythos.ops.backend import ExpertsBackend, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.few import EXPERT_ROWS, few_rows, moe_few
+from open_mythos.ops.routing import route
 
 
 class ExpertView:
