@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from open_mythos.ops.backend import AttentionBackend, attention_backend, summed
+from open_mythos.ops.backend import AttentionBackend, attention_backend, held, summed
 from open_mythos.ops.reference import attend_reference
 
 
@@ -73,13 +73,13 @@ def attend_summed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: f
     """
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     split = (k.shape[2], q.shape[2] // k.shape[2])
-    query = q.squeeze(1).unflatten(1, split).unsqueeze(3).to(wide)  # (B, K, g, 1, e)
+    query = held(q.squeeze(1).unflatten(1, split).unsqueeze(3).to(wide))  # (B, K, g, 1, e)
     scores = (query * k.transpose(1, 2).unsqueeze(2).to(wide)).sum(-1) * scale
     if mask is not None:
         shown = mask.expand(q.shape[0], q.shape[2], 1, k.shape[1]).squeeze(2).unflatten(1, split)
         hide = mask.dtype == torch.bool
         scores = scores.masked_fill(~shown, -math.inf) if hide else scores + shown
-    weights = scores.softmax(-1).unsqueeze(-1)
+    weights = held(scores.softmax(-1)).unsqueeze(-1)
     out: Tensor = (weights * v.transpose(1, 2).unsqueeze(2).to(wide)).sum(3)
     return out.flatten(1, 2).unsqueeze(1).to(v.dtype)
 

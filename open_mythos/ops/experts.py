@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from open_mythos.ops.backend import ExpertsBackend, experts_backend, summed
+from open_mythos.ops.backend import ExpertsBackend, experts_backend, held, summed
 from open_mythos.ops.blocks import block_experts
 from open_mythos.ops.reference import experts_reference
 
@@ -219,7 +219,7 @@ def _each(rows: Tensor, stack: Tensor, *, sums: bool) -> Tensor:
     if not sums:
         return torch.bmm(rows.unsqueeze(1), stack).squeeze(1)
     wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    return (rows.to(wide).unsqueeze(-1) * stack.to(wide)).sum(1).to(rows.dtype)
+    return (held(rows.to(wide)).unsqueeze(-1) * stack.to(wide)).sum(1).to(rows.dtype)
 
 
 def _dense(x: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from open_mythos.ops.backend import HAS_TRITON, capturing, summed, traced
+from open_mythos.ops.backend import HAS_TRITON, capturing, held, summed, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.projections import swiglu
 from open_mythos.ops.routing import route_plain
@@ -96,6 +96,21 @@ def overwritable(total: Tensor, *factors: Tensor) -> bool:
     )
 
 
+def plus_product(total: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
+    """The sum of `total` (..., out) and x (..., in) @ matrix (in, out).
+
+    `total` is overwritten where no gradient is asked for: it must be the caller's own.
+    """
+    if overwritable(total, x, matrix):
+        return onto(total, x, matrix)
+    if summed(total):
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        added = (held(x.to(wide)).unsqueeze(-1) * matrix.to(wide)).sum(-2)
+        return (total + added).to(total.dtype)
+    rows = total.flatten(0, -2)
+    return torch.addmm(rows, x.flatten(0, -2), matrix).view(total.shape)
+
+
 def onto(total: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
     """`total` (..., out) with x (..., in) @ matrix (in, out) added to it, in place."""
     rows = total.view(-1, total.shape[-1])
@@ -114,7 +129,7 @@ def summed_linear(x: Tensor, weight: Tensor) -> Tensor:
         (..., out).
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return (x.to(wide).unsqueeze(-2) * weight.to(wide)).sum(-1).to(x.dtype)
+    return (held(x.to(wide)).unsqueeze(-2) * weight.to(wide)).sum(-1).to(x.dtype)
 
 
 def feed_forward(

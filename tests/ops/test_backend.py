@@ -5,7 +5,13 @@ import torch
 
 from open_mythos.errors import InputError
 from open_mythos.ops import backend
-from open_mythos.ops.backend import attention_backend, experts_backend, has_grouped, summed
+from open_mythos.ops.backend import (
+    attention_backend,
+    experts_backend,
+    has_grouped,
+    held,
+    summed,
+)
 
 
 @pytest.mark.parametrize(
@@ -170,3 +176,14 @@ def test_one_row_is_summed_in_compiled_inference_only(monkeypatch: pytest.Monkey
         assert not summed(one)
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
     assert not summed(one)
+
+
+def test_what_is_held_is_the_same_tensor() -> None:
+    wide = torch.randn(3, 4, 5)
+    for x in (wide, wide[1:, ::2, 1:3], wide.transpose(0, 2), wide[:1].expand(2, -1, -1)):
+        kept = held(x)
+        assert kept.data_ptr() == x.data_ptr()
+        assert torch.equal(kept, x)
+    x = wide.requires_grad_()
+    (grad,) = torch.autograd.grad(held(x[1:]).square().sum(), x)
+    assert torch.equal(grad, torch.cat((torch.zeros_like(wide[:1]), 2 * wide[1:])))

@@ -12,6 +12,7 @@ from open_mythos.ops.few import (
     linear,
     moe_few,
     overwritable,
+    plus_product,
     summed_linear,
 )
 from open_mythos.ops.reference import experts_reference
@@ -72,6 +73,21 @@ def test_what_is_spare_is_overwritten_where_no_gradient_is_asked_for(lead: tuple
         got = feed_forward(x, gate_up, down, plus, spare=True)
     torch.testing.assert_close(got, want)
     assert got.data_ptr() == plus.data_ptr()
+
+
+@pytest.mark.parametrize("row", [True, False])
+def test_a_sum_with_a_product_is_one_however_it_is_formed(
+    row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total, x, matrix = noise(1, 2, 5), noise(1, 2, 3), noise(3, 5)
+    want = total + torch.einsum("...i,io->...o", x, matrix)
+    monkeypatch.setattr(few, "summed", lambda _: row)
+    torch.testing.assert_close(plus_product(total, x, matrix), want)
+    before = total.detach().clone()
+    assert torch.equal(total, before)
+    with torch.no_grad():
+        torch.testing.assert_close(plus_product(total, x, matrix), want)
+        torch.testing.assert_close(total, want)  # it was the caller's own
 
 
 def test_a_product_may_add_itself_only_where_nobody_can_notice(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from open_mythos.errors import InputError
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.watched import patched
-from open_mythos.ops.few import onto, overwritable
+from open_mythos.ops.few import plus_product
 
 
 def loop_signals(
@@ -83,7 +83,4 @@ class LoRAAdapter(nn.Module):
         if patched(self):
             watched: Tensor = x + self(x, scale=scale)
             return watched
-        narrow = (self.down(x) * scale).flatten(0, -2)
-        if overwritable(x, narrow, self.B):
-            return onto(x, narrow, self.B)
-        return torch.addmm(x.flatten(0, -2), narrow, self.B).view(x.shape)
+        return plus_product(x, self.down(x) * scale, self.B)
