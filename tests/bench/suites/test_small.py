@@ -1,7 +1,10 @@
 """The CPU suite: in turns, each library at both precisions."""
 
+from dataclasses import replace
+
 import pytest
 
+from open_mythos.bench.sizes import size_cpu
 from open_mythos.bench.suite import Setting
 from open_mythos.bench.suites import small as module
 from open_mythos.bench.suites.small import contenders, cpu
@@ -21,3 +24,13 @@ def test_rows_are_as_many_as_what_runs(setting: Setting, monkeypatch: pytest.Mon
     assert {row.case for row in rows} == {"train dim 32", "decode dim 32"}
     assert {"open_mythos fp32"} <= {row.who for row in rows}
     assert all(len(row.figures["step"].samples) == 3 for row in rows)
+
+
+def test_real_sizes_train_as_written_and_compiled_and_say_which(setting: Setting) -> None:
+    cases = cpu(replace(setting, size=size_cpu()))
+    wanted = {
+        f"{what} dim {dim}" for what in ("train", "train compiled", "decode") for dim in (256, 512)
+    }
+    assert {case.name for case in cases} == wanted
+    for case in cases:
+        assert (case.seconds > 100) == (not case.name.startswith("train dim"))
