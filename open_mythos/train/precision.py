@@ -32,15 +32,18 @@ class Working:
             self._pairs = list(zip(master.parameters(), self.model.parameters(), strict=True))
 
     def collect(self) -> None:
-        """Hand the copy's gradients to the masters, in float32, and forget them."""
+        """Add the copy's gradients to the masters', in float32, and forget them."""
         found = [(m, c.grad) for m, c in self._pairs if c.grad is not None]
-        if not found:
-            return
-        for master, _ in found:
-            if master.grad is None:
+        fresh = [(m, grad) for m, grad in found if m.grad is None]
+        known = [(m.grad, grad) for m, grad in found if m.grad is not None]
+        if known:
+            wide: list[Tensor] = [grad.float() for _, grad in known]
+            torch._foreach_add_([total for total, _ in known], wide)
+        if fresh:
+            for master, _ in fresh:
                 master.grad = torch.empty_like(master)
-        grads: list[Tensor] = [m.grad for m, _ in found if m.grad is not None]
-        torch._foreach_copy_(grads, [grad for _, grad in found])
+            totals: list[Tensor] = [m.grad for m, _ in fresh if m.grad is not None]
+            torch._foreach_copy_(totals, [grad for _, grad in fresh])
         for _, mine in self._pairs:
             mine.grad = None
 

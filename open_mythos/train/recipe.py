@@ -29,7 +29,7 @@ class DataConfig:
     Attributes:
         kind: "text" (windows of a corpus), "pointer" (follow a random map for k hops) or
             "parity" (running parity of a bit string).
-        batch_size: Sequences per step.
+        batch_size: Sequences per optimizer step, over all ranks and passes together.
         corpus: Text: "plays" (bundled), or the path of a UTF-8 text file.
         tokenizer: Text: "plays" (the bundled vocabulary), "byte" (no file at all), the path of a
             tokenizer.json or of a folder with one, or a Hugging Face id.
@@ -214,11 +214,14 @@ class EngineConfig:
         compile: Compile the dense blocks and the turn of the loop.
         checkpoint: Keep only the states between loops, and compute each loop again on the way
             back.
+        micro_batch: Rows of one forward and backward pass on one rank; a step whose share is larger
+            makes several and adds up their gradients. 0 is all rows at once.
     """
 
     precision: Precision = "fp32"
     compile: bool = False
     checkpoint: bool = False
+    micro_batch: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -229,6 +232,7 @@ class EngineConfig:
         for name in ("compile", "checkpoint"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"engine.{name} is True or False, not {getattr(self, name)!r}")
+        whole("engine.micro_batch", self.micro_batch, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from open_mythos.errors import CheckpointError
+from open_mythos.parallel.spread import Spread
 from open_mythos.train.curriculum import Progress
 from open_mythos.train.precision import Working
 
@@ -31,6 +32,7 @@ class TrainState:
         curriculum: Level, and running accuracy on it.
         skipped: Non-finite steps so far, which moved no parameter.
         skipped_in_a_row: Those since the last finite step.
+        spread: This rank's part in a step.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class TrainState:
     curriculum: Progress = field(default_factory=Progress)
     skipped: int = 0
     skipped_in_a_row: int = 0
+    spread: Spread = field(default_factory=Spread)
     working: Working = field(init=False)
 
     def __post_init__(self) -> None:

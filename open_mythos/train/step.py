@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from open_mythos.data.batch import Batch, BatchSource
-from open_mythos.errors import InputError
+from open_mythos.data.batch import BatchSource
 from open_mythos.model.output import ForwardOutput
 from open_mythos.nn.moe.balance import load_entropy
 from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
-from open_mythos.train.objective import Terms, objective
+from open_mythos.train.objective import objective
 from open_mythos.train.optim import clip_gradients, set_learning_rate, skip_unless
+from open_mythos.train.passes import Tally, count_scored, step_passes
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
 from open_mythos.train.schedule import learning_rate
@@ -28,10 +28,11 @@ class Launched:
 
     Attributes:
         step: Steps done with it.
-        batch: What it saw.
+        drawn: Level of its rows where a curriculum mixes several; 0 where it does not.
         n_loops: Loops it was given.
         level: Curriculum level it was drawn for.
         lr: Its learning rate.
+        positions: Positions of its whole batch, those of other ranks included.
         tokens: Positions seen since the run began.
         began: Host time at its start, seconds.
         names: What `numbers` holds first, in order.
@@ -41,10 +42,11 @@ class Launched:
     """
 
     step: int
-    batch: Batch
+    drawn: int
     n_loops: int
     level: int
     lr: float
+    positions: int
     tokens: int
     began: float
     names: tuple[str, ...]
@@ -62,33 +64,45 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
     """Take one step without waiting for the device.
 
     Everything that is drawn comes from (recipe.seed, state.step), dropout aside, whose generator
-    is part of the state. A step whose loss or gradient is not finite moves no parameter, which the
-    device decides by itself; it is counted, and its data is not tried again.
+    is part of the state. The batch is read in passes (`step_passes`), each weighed by its share of
+    the scored positions, so that the step does not depend on how it is divided. A step whose loss
+    or gradient is not finite moves no parameter, which the device decides by itself; it is counted,
+    and its data is not tried again.
 
     Raises:
         InputError: If no position of the batch is scored.
     """
     began = time.perf_counter()
-    model, level = state.working.model.train(), state.curriculum.level
-    batch = source.batch(state.step, level)
-    if batch.targets.device.type == "cpu" and not batch.scored:
-        raise InputError(f"none of the {batch.targets.numel()} targets is scored")
-    batch = batch.to(state.device)
-    n_loops = batch.n_loops or sample_depth(recipe.depth, recipe.seed, state.step)
+    model, level, spread = state.working.model.train(), state.curriculum.level, state.spread
+    parts = [
+        (source.batch(state.step, level) if rows is None else source.batch(state.step, level, rows))
+        for rows in step_passes(recipe, state.step, spread)
+    ]
+    scored = count_scored(parts, state.device, spread)
+    n_loops = parts[0].n_loops or sample_depth(recipe.depth, recipe.seed, state.step)
     lr = learning_rate(recipe.optim, state.step, recipe.steps)
 
-    output: ForwardOutput = model(
-        batch.ids,
-        n_loops,
-        logits_to_keep=0,
-        backprop_loops=recipe.depth.backprop_loops,
-        return_output=True,
-    )
-    terms = objective(output, batch.targets, head_weight(model), recipe.objective)
-    terms.total.backward()
-    state.working.collect()
+    tally, forward = Tally(), spread.caller(model)
+    rows = sum(len(part.ids) for part in parts) * spread.data_world
+    for index, part in enumerate(parts):
+        batch = part.to(state.device)
+        with spread.passing(last=index == len(parts) - 1):
+            output: ForwardOutput = forward(
+                batch.ids,
+                n_loops,
+                logits_to_keep=0,
+                backprop_loops=recipe.depth.backprop_loops,
+                return_output=True,
+            )
+            terms = objective(output, batch.targets, head_weight(model), recipe.objective)
+            share = None if scored is None else terms.n_targets / scored
+            loss = terms.total if share is None else terms.total * (share * spread.data_world)
+            loss.backward()
+            state.working.collect()
+        tally.add(output, terms, share, len(part.ids) / rows)
+    scalars, load = tally.summed(spread)
     norm = clip_gradients(state.model, recipe.optim.clip)
-    finite = (terms.total.detach() + norm).isfinite()
+    finite = (scalars["loss"] + norm).isfinite()
     set_learning_rate(state.optimizer, lr)
     with skip_unless(state.optimizer, finite):
         state.optimizer.step()
@@ -96,26 +110,23 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
     state.working.refresh()
     balance(model, finite, recipe.router_bias_step)
 
+    positions = sum(part.ids.numel() for part in parts) * spread.data_world
     state.step += 1
-    state.tokens += batch.ids.numel()
-    scalars = {
-        "loss": terms.total,
-        "grad_norm": norm,
-        **reported(output, terms, state.model),
-        **{f"terms/{name}": part for name, part in terms.parts.items()},
-    }
-    numbers, arrived = to_host(list(scalars.values()), output.router_load)
+    state.tokens += positions
+    scalars = {**scalars, "grad_norm": norm, **carry(state.model)}
+    numbers, arrived = to_host(list(scalars.values()), load)
     return Launched(
         step=state.step,
-        batch=batch,
+        drawn=parts[0].level,
         n_loops=n_loops,
         level=level,
         lr=lr,
+        positions=positions,
         tokens=state.tokens,
         began=began,
         names=tuple(scalars),
         numbers=numbers,
-        shape=(output.router_load.shape[0], output.router_load.shape[1]),
+        shape=(load.shape[0], load.shape[1]),
         arrived=arrived,
     )
 
@@ -147,7 +158,7 @@ def finish(
     state.skipped_in_a_row = state.skipped_in_a_row + 1 if skipped else 0
     accuracy = read["correct"] / max(read["n_targets"], 1.0)
     # Easier rows say nothing of the level that is being learnt.
-    if launched.batch.level in (0, launched.level):
+    if launched.drawn in (0, launched.level):
         state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
     return StepRecord(
         step=launched.step,
@@ -165,8 +176,7 @@ def finish(
         router_entropy=float(load_entropy(load).mean()),
         router_peak=load_peak(load),
         state_rms=read["state_rms"],
-        tokens_per_second=launched.batch.ids.numel()
-        / (time.perf_counter() - max(since, launched.began)),
+        tokens_per_second=launched.positions / (time.perf_counter() - max(since, launched.began)),
     )
 
 
@@ -198,16 +208,10 @@ def balance(model: nn.Module, finite: Tensor, step_size: float) -> None:
         update(step_size=finite * step_size)
 
 
-def reported(output: ForwardOutput, terms: Terms, model: nn.Module) -> dict[str, Tensor]:
-    """What a pass says about itself, as scalars on the device."""
-    said = {
-        "correct": terms.correct,
-        "n_targets": terms.n_targets,
-        "mean_loops": output.loops_used.double().mean(),
-        "state_rms": output.state_rms[-1],
-    }
+def carry(model: nn.Module) -> dict[str, Tensor]:
+    """rho(A) of the loop's injection, where it has one."""
     radius = spectral_radius(model)
-    return said if radius is None else {**said, "rho_a": radius}
+    return {} if radius is None else {"rho_a": radius}
 
 
 @torch.no_grad()

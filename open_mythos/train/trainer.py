@@ -15,6 +15,7 @@ from open_mythos.data.batch import BatchSource
 from open_mythos.errors import ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.parallel.apply import apply
+from open_mythos.parallel.ranks import Ranks, joined
 from open_mythos.train.checkpoints import RunFolder, Start
 from open_mythos.train.curriculum import start as first_level
 from open_mythos.train.interrupt import StopRequest
@@ -29,6 +30,7 @@ from open_mythos.train.step import Launched, finish, launch
 
 
 Evaluator = Callable[[nn.Module, int], Mapping[str, float]]
+ALONE = Ranks()
 Status = Literal["finished", "stopped", "out_of_time", "diverged"]
 
 
@@ -122,24 +124,29 @@ def train(
     """
     began = time.perf_counter()
     parts = parts or Parts()
-    device = find_device(recipe.device)
-    sources = parts.sources(recipe)
-    source = sources.train
-    refuse_small_vocabulary(recipe, source)
-    folder = RunFolder(out)
-    loop = Loop(
-        recipe=recipe,
-        folder=folder,
-        sources=sources,
-        evaluators=evaluators or {},
-        sinks=[JsonlSink(folder.metrics_file), *sinks],
-    )
-    with own_rng(device), StopRequest() as stop, ExitStack() as closing:
-        resumed = folder.begin(resume, recipe)
+    with ExitStack() as closing:
+        ranks = closing.enter_context(joined(recipe.device))
+        device = find_device(recipe.device, ranks)
+        sources = parts.sources(recipe)
+        source = sources.train
+        refuse_small_vocabulary(recipe, source)
+        folder = RunFolder(out)
+        loop = Loop(
+            recipe=recipe,
+            folder=folder,
+            sources=sources,
+            evaluators=evaluators or {},
+            sinks=[JsonlSink(folder.metrics_file), *sinks] if ranks.first else [],
+            ranks=ranks,
+        )
+        closing.enter_context(own_rng(device))
+        stop = closing.enter_context(StopRequest())
+        resumed = ranks.told(folder.begin(resume, recipe) if ranks.first else False)
         state = build_state(recipe, source, device, parts.model)
         checkpoint = folder.restore(state, loop.notes.append) if resumed else None
         state.working.refresh()
-        folder.note_environment(device, state.step)
+        if ranks.first:
+            folder.note_environment(device, state.step)
         for sink in loop.sinks:
             closing.callback(sink.close)
         loop.open(state, checkpoint)
@@ -170,6 +177,7 @@ class Loop:
     sources: Sources
     evaluators: Mapping[str, Evaluator]
     sinks: Sequence[Sink]
+    ranks: Ranks = ALONE
     notes: list[str] = field(default_factory=list)
     record: StepRecord | None = None
     evaluation: EvalRecord | None = None
@@ -200,10 +208,12 @@ class Loop:
     def run(self, state: TrainState, stop: StopRequest, deadline: float | None) -> Status:
         """Step until the recipe's last step, a signal, the deadline, or divergence."""
         while state.step < self.recipe.steps:
-            if stop.name is not None:
+            # Decided together: a signal or a clock may reach one rank a step before another.
+            if self.ranks.any(stop.name is not None):
                 self.take(state)
                 return "stopped"
-            if deadline is not None and time.perf_counter() >= deadline:
+            late = deadline is not None and time.perf_counter() >= deadline
+            if deadline is not None and self.ranks.any(late):
                 self.take(state)
                 return "out_of_time"
             launched = launch(state, self.sources.train, self.recipe)
@@ -302,14 +312,19 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """The device that a recipe names; "auto" is the accelerator if there is one, else the CPU.
+
+    Of several ranks each has the accelerator of its own number on its machine.
 
     Raises:
         ConfigError: If torch knows no such device, or it is not here.
     """
     if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        found = torch.accelerator.current_accelerator() or torch.device("cpu")
+        name = str(found)
+    if ranks.world > 1 and name == "cuda":
+        name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
