@@ -12,6 +12,7 @@ from open_mythos.errors import ConfigError, did_you_mean
 DataKind = Literal["text", "pointer", "parity"]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
 Precision = Literal["fp32", "bf16"]
+OptimKind = Literal["adamw", "muon"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
 # What makes a row as long as it is, for the message about one that is too long.
@@ -120,10 +121,14 @@ class DepthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, its schedule, and the guards around it.
+    """The optimizer, its schedule, and the guards around it.
 
     Attributes:
+        kind: "adamw", or "muon": orthogonalised momentum for the hidden matrices and expert stacks,
+            AdamW for embedding, router, vectors and the rest.
         lr: Peak learning rate.
+        muon_lr: Peak rate of what Muon moves; None is `lr`, as its updates have AdamW's usual size.
+        muon_momentum: Share of the past in Muon's momentum.
         schedule: After the warm-up: "cosine", "linear" (both reach the end at the last step),
             "wsd" (stay, then fall linearly) or "constant".
         warmup_steps: Steps of linear rise to the peak.
@@ -137,7 +142,10 @@ class OptimConfig:
         max_skipped: The run stops, saved, after so many non-finite steps in a row.
     """
 
+    kind: OptimKind = "adamw"
     lr: float = 1e-3
+    muon_lr: float | None = None
+    muon_momentum: float = 0.95
     schedule: ScheduleKind = "cosine"
     warmup_steps: int = 20
     final_ratio: float = 0.1
@@ -150,7 +158,13 @@ class OptimConfig:
     max_skipped: int = 20
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(OptimKind):
+            raise ConfigError(
+                f"optim.kind is {self.kind!r}; {did_you_mean(str(self.kind), get_args(OptimKind))}"
+            )
         positive("optim.lr", self.lr)
+        if self.muon_lr is not None:
+            positive("optim.muon_lr", self.muon_lr)
         positive("optim.eps", self.eps)
         whole("optim.warmup_steps", self.warmup_steps, 0)
         whole("optim.max_skipped", self.max_skipped, 1)
@@ -158,9 +172,10 @@ class OptimConfig:
         at_least("optim.clip", self.clip, 0)
         in_unit("optim.final_ratio", self.final_ratio)
         in_unit("optim.decay_fraction", self.decay_fraction)
-        for beta in self.betas:
-            if not 0.0 <= beta < 1.0:
-                raise ConfigError(f"optim.betas has {beta}; each must lie in [0, 1)")
+        for name, shares in (("betas", self.betas), ("muon_momentum", (self.muon_momentum,))):
+            for share in shares:
+                if not 0.0 <= share < 1.0:
+                    raise ConfigError(f"optim.{name} has {share}; each must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
