@@ -11,7 +11,7 @@ from open_mythos.errors import ConfigError, did_you_mean
 
 DataKind = Literal["text", "pointer", "parity"]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimKind = Literal["adamw", "muon"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
@@ -139,7 +139,10 @@ class OptimConfig:
         weight_decay: On matrices only; vectors, norms and the injection have none.
         decay_embeddings: Whether the embedding is decayed too.
         clip: Largest gradient norm; 0 does not clip.
-        max_skipped: The run stops, saved, after so many non-finite steps in a row.
+        max_skipped: The run stops, saved, after so many non-finite steps in a row; in fp16, those
+            are not counted that a smaller loss scale may mend.
+        skip_spikes: Leave a step out, too, whose gradient norm is more than so many times the
+            running mean of those before it; 0 never does, as in the first 50 steps.
     """
 
     kind: OptimKind = "adamw"
@@ -156,6 +159,7 @@ class OptimConfig:
     decay_embeddings: bool = False
     clip: float = 1.0
     max_skipped: int = 20
+    skip_spikes: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(OptimKind):
@@ -170,6 +174,8 @@ class OptimConfig:
         whole("optim.max_skipped", self.max_skipped, 1)
         at_least("optim.weight_decay", self.weight_decay, 0)
         at_least("optim.clip", self.clip, 0)
+        if self.skip_spikes:
+            at_least("optim.skip_spikes", self.skip_spikes, 1)
         in_unit("optim.final_ratio", self.final_ratio)
         in_unit("optim.decay_fraction", self.decay_fraction)
         for name, shares in (("betas", self.betas), ("muon_momentum", (self.muon_momentum,))):
@@ -225,7 +231,9 @@ class EngineConfig:
 
     Attributes:
         precision: "fp32", or "bf16": forward and backward in bfloat16 on a copy of the weights,
-            updates in float32 on the masters, which are what is saved.
+            updates in float32 on the masters, which are what is saved; "fp16": the same in
+            float16, with a scaled loss; "auto": bf16 on a GPU that has it, fp16 on one that has
+            not, else fp32.
         compile: Compile the dense blocks and the turn of the loop.
         checkpoint: Keep only the states between loops, and compute each loop again on the way
             back.

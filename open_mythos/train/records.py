@@ -21,7 +21,8 @@ class StepRecord:
         level: Curriculum level of the batch.
         tokens: Positions seen since the run began, this step included.
         tokens_per_second: Positions of this step over its wall time, the batch's making included.
-        skipped: Whether loss or gradient was not finite, so that no parameter moved.
+        skipped: Whether no parameter moved: loss or gradient was not finite, or a spike.
+        loss_scale: What the loss was multiplied by, in fp16.
         rho_a: Largest entry of the injection's A; None for an injection without one.
         router_entropy: Entropy of the experts' load over that of an even load, mean over loops.
         router_peak: Load of the busiest expert over the mean load, of the worst loop.
@@ -40,6 +41,7 @@ class StepRecord:
     tokens: int
     tokens_per_second: float
     skipped: bool = False
+    loss_scale: float | None = None
     rho_a: float | None = None
     router_entropy: float | None = None
     router_peak: float | None = None
