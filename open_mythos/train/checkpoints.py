@@ -125,11 +125,11 @@ class RunFolder:
         exists = self.holds_run()
         if exists and start == "new":
             raise CheckpointError(
-                f"{self.root} already holds a run; go on with it (--resume), start over in its "
-                "place (--fresh), or give another folder"
+                f"{self.root} already holds a run; go on with it (--resume auto), start over in "
+                "its place (--fresh), or give another folder"
             )
         if not exists and start == "resume":
-            raise CheckpointError(f"{self.root} holds no run to resume; leave --resume away")
+            raise CheckpointError(f"{self.root} holds no run to resume; leave --resume only away")
         if exists and start == "fresh":
             self.clear()
             exists = False
