@@ -23,6 +23,17 @@ def load_entropy(load: Tensor) -> Tensor:
     return entropy / torch.log(torch.tensor(float(max(load.shape[-1], 2)), dtype=torch.float64))
 
 
+def load_peak(load: Tensor) -> Tensor:
+    """Load of the busiest expert over the mean load, of loads (.., E): 1 is even, 0 no load."""
+    wide = load.double()
+    return wide.amax(dim=-1) / wide.mean(dim=-1).clamp(min=torch.finfo(wide.dtype).tiny)
+
+
+def dead_experts(load: Tensor) -> Tensor:
+    """Experts without any load, of loads (.., E)."""
+    return (load == 0).sum(dim=-1)
+
+
 def recomputing() -> bool:
     """Whether this forward runs inside a backward pass, as activation checkpointing makes it.
 
