@@ -16,7 +16,7 @@ from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.parallel.apply import apply
 from open_mythos.parallel.ranks import Ranks, joined
-from open_mythos.train.checkpoints import RunFolder, Start
+from open_mythos.train.checkpoints import RunFolder, Start, better, judged
 from open_mythos.train.curriculum import start as first_level
 from open_mythos.train.interrupt import StopRequest
 from open_mythos.train.optim import build_optimizer
@@ -292,6 +292,17 @@ class Loop:
         self.evaluation = EvalRecord(step=state.step, values=found)
         for sink in self.sinks:
             sink.evaluation(self.evaluation)
+        self.keep_best(state, found)
+
+    def keep_best(self, state: TrainState, found: Mapping[str, float]) -> None:
+        """Keep this step's checkpoint, made now if none was due, if evaluation likes it best."""
+        by = self.recipe.best_by
+        value = judged(found, by)
+        if value is None or not better(value, self.folder.best(), by):
+            return
+        saved = self.saved or self.save(state)
+        if saved is not None and self.ranks.first:
+            self.folder.note_best(saved, by, value)
 
     def note(self, text: str) -> None:
         """Say something to every sink, and remember it."""

@@ -573,6 +573,30 @@ def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(
     assert_same_end(tmp_path / "straight", out)
 
 
+@pytest.mark.parametrize(("by", "kept"), [("loss", 4), ("accuracy", 8), ("", None)])
+def test_the_best_checkpoint_outlives_the_newest(
+    run: Path, tiny: Recipe, parts: Parts, by: str, kept: int | None
+) -> None:
+    """Evaluated every 4 steps, saved every 5, the last two kept; stopped and resumed in between."""
+    curve = {4: (1.0, 0.1), 8: (2.0, 0.7), 12: (3.0, 0.7)}
+
+    def look(model: torch.nn.Module, step: int) -> dict[str, float]:
+        return dict(zip(("loss", "accuracy"), curve[step], strict=True)) if step in curve else {}
+
+    recipe = replace(tiny, best_by=by)
+    train(replace(recipe, steps=9), run, parts=parts, evaluators={"look": look})
+    train(recipe, run, resume="resume", parts=parts, evaluators={"look": look})
+    steps = list(RunFolder(run).steps())
+    best = RunFolder(run).best()
+    if kept is None:
+        assert (steps, best) == ([10, 12], None)
+        return
+    assert best is not None
+    assert steps == [kept, 10, 12]
+    assert best.checkpoint == f"checkpoints/step_{kept:07d}"
+    assert best.value == curve[kept][by == "accuracy"]
+
+
 def test_the_callers_random_numbers_are_left_alone(run: Path, tiny: Recipe, parts: Parts) -> None:
     torch.manual_seed(9)
     expected = torch.rand(3)
