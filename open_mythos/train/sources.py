@@ -8,13 +8,14 @@ import numpy as np
 
 from open_mythos.data.batch import BatchSource
 from open_mythos.data.corpus import PLAYS, corpus_text, encode_corpus, train_validation_split
+from open_mythos.data.documents import HUB
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepared import Prepared, SplitName, open_prepared
 from open_mythos.data.shards import StartArray, TokenArray
 from open_mythos.data.tasks import PointerChase, PrefixParity
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
 from open_mythos.data.windows import TokenWindows
-from open_mythos.errors import ConfigError
+from open_mythos.errors import ConfigError, InputError
 from open_mythos.train.recipe import Recipe
 
 
@@ -68,6 +69,11 @@ def build_sources(recipe: Recipe) -> Sources:
     if data.kind == "parity":
         parity = PrefixParity(length=data.length, batch_size=data.batch_size, seed=recipe.seed)
         return Sources(parity, parity)
+    if data.corpus.startswith(HUB) and not data.mixture:
+        raise InputError(
+            f"data.corpus is {data.corpus!r}; data sets of the hub are prepared first: run "
+            f"`open-mythos data prepare {data.corpus} --out DIR`, then set data.corpus=DIR"
+        )
     if data.mixture:
         return mixture_sources(recipe)
     if data.corpus != PLAYS and Path(data.corpus).is_dir():
