@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from open_mythos.ops.head_loss import HeadLoss, head_loss
+from open_mythos.parallel.gradients import clip_gradients
+
 
 @dataclass
 class Spread:
@@ -31,3 +34,15 @@ class Spread:
     def sum(self, numbers: Tensor) -> Tensor:
         """The sum over the parts of a batch, in place; queued on the device, not waited for."""
         return numbers
+
+    def head_loss(self, *args: Any, **kwargs: Any) -> HeadLoss:
+        """`ops.head_loss.head_loss`, of the head's weight as this rank holds it."""
+        return head_loss(*args, **kwargs)
+
+    def clip(self, model: nn.Module, limit: float) -> Tensor:
+        """Scale the gradients to a norm of at most `limit` (0 leaves them); the norm before."""
+        return clip_gradients(model.parameters(), limit)
+
+    def whole(self, model: nn.Module) -> AbstractContextManager[Any]:  # noqa: ARG002
+        """For the time of a block that all ranks enter, a network whose every method works."""
+        return nullcontext()
