@@ -71,3 +71,11 @@ def joined(parts: Sequence[Tensor], division: Division) -> Tensor:
         for start, own, length in mine.spans():
             whole.narrow(division.dim, start, length).copy_(part.narrow(division.dim, own, length))
     return whole
+
+
+STACKS = "stacks"
+
+
+def canonical(name: str) -> str:
+    """A parameter's name in a network that nobody divided, where experts lie one module higher."""
+    return name.replace(f".{STACKS}.", ".")

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from open_mythos.checkpoint.sharded import Piece
 from open_mythos.model.mythos import OpenMythos
-from open_mythos.parallel.division import Division
+from open_mythos.parallel.division import canonical
 from open_mythos.parallel.gradients import clip_gradients
 from open_mythos.parallel.mesh import Mesh
-from open_mythos.parallel.sharding import gathered
+from open_mythos.parallel.pieces import pieces_of
+from open_mythos.parallel.sharding import gathered, release
 from open_mythos.parallel.spread import Spread
 
 
@@ -27,13 +29,11 @@ class Team(Spread):
     Attributes:
         model: The network, divided.
         mesh: The ranks.
-        divisions: Parameters of which this rank holds a part by tensor or expert division.
         ddp: What runs the network where DDP averages gradients; None where FSDP2 does so.
     """
 
     model: OpenMythos
     mesh: Mesh
-    divisions: Mapping[str, Division] = field(default_factory=dict)
     ddp: DistributedDataParallel | None = None
     data_rank: int = field(init=False)
     data_world: int = field(init=False)
@@ -70,10 +70,15 @@ class Team(Spread):
 
     def owns(self, name: str) -> bool:
         """Whether this is the first of the ranks that hold the same part of a parameter."""
-        mesh, division = self.mesh, self.divisions.get(name)
+        mesh, division = self.mesh, self.divisions.get(canonical(name))
         routed = division is not None and division.over == "expert"
         divided = division is not None and division.over == "tensor"
         return (routed or mesh.replica.rank == 0) and (divided or mesh.tensor.rank == 0)
+
+    def pieces(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
+        """What this rank holds of a network and of further tensors, for a checkpoint."""
+        release(model)  # an evaluation may have left weights gathered, which are not what learns
+        return pieces_of(model, tensors, self.divisions)
 
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[None]:  # noqa: ARG002
