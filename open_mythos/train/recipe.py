@@ -276,6 +276,9 @@ class Recipe:
         eval_every: Steps between evaluations; 0 evaluates at the end only.
         save_every: Steps between checkpoints; 0 saves at the end only.
         keep_last: Checkpoints to keep; 0 keeps all.
+        best_by: Evaluation numbers of this name, whatever evaluator gave them, are averaged, and
+            the checkpoint with the best mean is kept too: the least "loss", the largest of any
+            other. "" keeps none.
         log_every: Steps between lines on a console that is no terminal.
         router_bias_step: How far one step moves the bias that evens out the experts; 0 is off.
         device: "auto" (the accelerator if there is one), or a torch device such as "cuda:1".
@@ -294,6 +297,7 @@ class Recipe:
     eval_every: int = 200
     save_every: int = 200
     keep_last: int = 3
+    best_by: str = "loss"
     log_every: int = 20
     router_bias_step: float = 1e-3
     device: str = "auto"

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from open_mythos.data.batch import BatchSource
-from open_mythos.errors import ConfigError
+from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.parallel.apply import apply
 from open_mythos.parallel.ranks import Ranks, joined
-from open_mythos.train.checkpoints import RunFolder, Start
+from open_mythos.train.checkpoints import RunFolder, Start, better, judged
 from open_mythos.train.curriculum import start as first_level
 from open_mythos.train.interrupt import StopRequest
 from open_mythos.train.optim import build_optimizer
@@ -87,7 +87,7 @@ class TrainResult:
     @property
     def message(self) -> str:
         """One sentence for the person who started the run."""
-        again = "run again with --resume to go on"
+        again = "run again with --resume auto to go on"
         return {
             "finished": f"finished {self.step} steps; {self.checkpoint}",
             "stopped": f"stopped at step {self.step} ({self.signal}); {again}",
@@ -153,7 +153,7 @@ def train(
         loop.open(state, checkpoint)
         deadline = None if max_seconds is None else began + max_seconds
         status = loop.run(state, stop, deadline)
-        final = loop.saved or loop.save(state)
+        final = loop.close(state)
     return TrainResult(
         status=status,
         step=state.step,
@@ -254,10 +254,32 @@ class Loop:
         """Whether the evaluators run after the step that was taken last."""
         return due(state.step, self.recipe.eval_every) or state.step == self.recipe.steps
 
-    def save(self, state: TrainState) -> Path:
-        """Write a checkpoint of the state as it is."""
-        self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+    def save(self, state: TrainState) -> Path | None:
+        """Write a checkpoint of the state as it is; None, and a note, where the disk refuses.
+
+        A full disk then costs no step: the run goes on, the checkpoint before stays, and the next
+        one that is due is tried.
+        """
+        try:
+            self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+        except OSError as error:
+            self.saved = None
+            self.note(f"step {state.step} could not be saved: {error}")
         return self.saved
+
+    def close(self, state: TrainState) -> Path:
+        """The checkpoint of exactly this state, written now if it is not there.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        final = self.saved or self.save(state)
+        if final is None:
+            raise CheckpointError(
+                f"step {state.step} is done but could not be saved ({self.notes[-1]}); make room "
+                f"and resume: the newest checkpoint in {self.folder.root} is of an earlier step"
+            )
+        return final
 
     def evaluate(self, state: TrainState) -> None:
         """Run every evaluator on the model as it is, and report their numbers."""
@@ -271,6 +293,17 @@ class Loop:
         self.evaluation = EvalRecord(step=state.step, values=found)
         for sink in self.sinks:
             sink.evaluation(self.evaluation)
+        self.keep_best(state, found)
+
+    def keep_best(self, state: TrainState, found: Mapping[str, float]) -> None:
+        """Keep this step's checkpoint, made now if none was due, if evaluation likes it best."""
+        by = self.recipe.best_by
+        value = judged(found, by)
+        if value is None or not better(value, self.folder.best(), by):
+            return
+        saved = self.saved or self.save(state)
+        if saved is not None and self.ranks.first:
+            self.folder.note_best(saved, by, value)
 
     def note(self, text: str) -> None:
         """Say something to every sink, and remember it."""

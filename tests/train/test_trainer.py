@@ -21,7 +21,7 @@ from open_mythos.config.overrides import to_plain
 from open_mythos.data.batch import Batch
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
-from open_mythos.train import checkpoints, loss_scale, step as trainer_step
+from open_mythos.train import loss_scale, step as trainer_step
 from open_mythos.train.checkpoints import RunFolder, Start
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.sources import Sources, build_sources
@@ -175,26 +175,61 @@ def test_every_step_is_reported_once_however_often_the_run_breaks(
     assert steps == list(range(1, tiny.steps + 1))
 
 
-def test_an_exception_in_the_middle_of_a_save_leaves_the_previous_checkpoint(
-    tmp_path: Path, tiny: Recipe, parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "run"
-    write_tensors, calls = checkpoints.write_tensors, []
+FULL = """
+import json, resource, signal, sys
+import torch
+from open_mythos.config.overrides import from_plain
+from open_mythos.train.recipe import Recipe
+from open_mythos.train.trainer import train
 
-    def fail_second(*args: Any) -> None:
-        calls.append(args)
-        if len(calls) == 2:
-            raise OSError("no space left on device")
-        write_tensors(*args)
+torch.set_num_threads(1)
+recipe = from_plain(Recipe, json.loads(sys.argv[1]))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past it then fails, no more
 
-    monkeypatch.setattr(checkpoints, "write_tensors", fail_second)
-    with pytest.raises(OSError, match="no space"):
-        train(tiny, out, parts=parts)
-    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step_0000005"]
-    monkeypatch.undo()
-    train(tiny, out, resume="resume", parts=parts)
-    train(tiny, tmp_path / "straight", parts=parts)
-    assert_same_end(tmp_path / "straight", out)
+class Filler:
+    def open(self, run): pass
+    def step(self, record):
+        if record.step in FULL_AFTER:
+            limit = FULL_AFTER[record.step]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    def evaluation(self, record): pass
+    def note(self, text): print(text)
+    def close(self): pass
+
+FULL_AFTER = json.loads(sys.argv[3], object_pairs_hook=lambda p: {int(k): v for k, v in p})
+train(recipe, sys.argv[2], resume="auto", sinks=[Filler()])
+"""
+
+
+def fill(out: Path, recipe: Recipe, limits: dict[int, int]) -> "subprocess.CompletedProcess[str]":
+    """A run during which no file may grow past `limits[step]` bytes from that step on."""
+    words = [sys.executable, "-c", FULL, json.dumps(to_plain(recipe)), str(out), json.dumps(limits)]
+    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_costs_no_step_and_no_earlier_checkpoint(tmp_path: Path, tiny: Recipe) -> None:
+    recipe = replace(tiny, save_every=3, keep_last=0)
+    train(recipe, tmp_path / "straight")
+    weights = tmp_path / "straight" / "checkpoints" / "step_0000003" / "model.safetensors"
+    small, large = weights.stat().st_size // 2, 1 << 30
+    # Full while the second and third save are due; then there is room again.
+    passed = fill(tmp_path / "passing", recipe, {4: small, 10: large})
+    assert passed.returncode == 0, passed.stderr
+    assert passed.stdout.count("could not be saved") == 2
+    assert list(RunFolder(tmp_path / "passing").steps()) == [3, 12]
+    assert_same_end(tmp_path / "straight", tmp_path / "passing")
+    # Full to the end: the run says what is lost, and how to go on.
+    failed = fill(tmp_path / "full", recipe, {4: small})
+    assert failed.returncode == 1
+    assert "step 12 is done but could not be saved" in failed.stderr
+    assert "make room and resume" in failed.stderr
+    assert list(RunFolder(tmp_path / "full").steps()) == [3]
+    assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
+    again = fill(tmp_path / "full", recipe, {})
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step 3" in again.stdout
+    assert_same_end(tmp_path / "straight", tmp_path / "full")
 
 
 # -- how it is computed --------------------------------------------------------------------------
@@ -576,6 +611,30 @@ def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(
     assert [r.step for r in sink.evaluations] == list(range(save_every, 13, save_every))
     assert result.evaluation == sink.evaluations[-1]
     assert_same_end(tmp_path / "straight", out)
+
+
+@pytest.mark.parametrize(("by", "kept"), [("loss", 4), ("accuracy", 8), ("", None)])
+def test_the_best_checkpoint_outlives_the_newest(
+    run: Path, tiny: Recipe, parts: Parts, by: str, kept: int | None
+) -> None:
+    """Evaluated every 4 steps, saved every 5, the last two kept; stopped and resumed in between."""
+    curve = {4: (1.0, 0.1), 8: (2.0, 0.7), 12: (3.0, 0.7)}
+
+    def look(model: torch.nn.Module, step: int) -> dict[str, float]:
+        return dict(zip(("loss", "accuracy"), curve[step], strict=True)) if step in curve else {}
+
+    recipe = replace(tiny, best_by=by)
+    train(replace(recipe, steps=9), run, parts=parts, evaluators={"look": look})
+    train(recipe, run, resume="resume", parts=parts, evaluators={"look": look})
+    steps = list(RunFolder(run).steps())
+    best = RunFolder(run).best()
+    if kept is None:
+        assert (steps, best) == ([10, 12], None)
+        return
+    assert best is not None
+    assert steps == [kept, 10, 12]
+    assert best.checkpoint == f"checkpoints/step_{kept:07d}"
+    assert best.value == curve[kept][by == "accuracy"]
 
 
 def test_the_callers_random_numbers_are_left_alone(run: Path, tiny: Recipe, parts: Parts) -> None:
