@@ -6,7 +6,13 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from open_mythos.nn.moe.balance import load_entropy, recomputing, step_bias
+from open_mythos.nn.moe.balance import (
+    dead_experts,
+    load_entropy,
+    load_peak,
+    recomputing,
+    step_bias,
+)
 
 
 @given(
@@ -35,6 +41,16 @@ def test_entropy_of_extremes_and_of_many_loops() -> None:
     assert even == pytest.approx(1.0)
     assert one == pytest.approx(0.0, abs=1e-9)
     assert none == 0.0
+
+
+@given(loads=st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_peak_and_dead_experts_are_told_loop_by_loop(loads: list[list[int]]) -> None:
+    table = torch.tensor(loads)
+    peaks, dead = load_peak(table).tolist(), dead_experts(table).tolist()
+    assert len(peaks) == len(dead) == len(loads)
+    for load, peak, lost in zip(loads, peaks, dead, strict=True):
+        assert peak == pytest.approx(max(load) / (sum(load) / 4) if any(load) else 0.0)
+        assert lost == load.count(0)
 
 
 def test_recomputing_is_true_inside_backward_only() -> None:
