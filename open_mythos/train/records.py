@@ -28,7 +28,8 @@ class StepRecord:
         scored_share: Share of the step's positions that are scored; the rest is padding, or a
             prompt where answers alone are learnt.
         epoch: Passes over the data since the run began, where the source counts them.
-        skipped: Whether loss or gradient was not finite, so that no parameter moved.
+        skipped: Whether no parameter moved: loss or gradient was not finite, or a spike.
+        loss_scale: What the loss was multiplied by, in fp16.
         rho_a: Largest entry of the injection's A; None for an injection without one.
         state_rms: Root mean square of the loop state after the last loop.
         router_entropy: Entropy of the experts' load over that of an even load, mean over loops.
@@ -61,6 +62,7 @@ class StepRecord:
     scored_share: float | None = None
     epoch: float | None = None
     skipped: bool = False
+    loss_scale: float | None = None
     rho_a: float | None = None
     state_rms: float | None = None
     router_entropy: float | None = None

@@ -13,6 +13,7 @@ from open_mythos.model.output import ForwardOutput
 from open_mythos.nn.moe.balance import dead_experts, load_entropy, load_peak
 from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
+from open_mythos.train.loss_scale import FLOOR
 from open_mythos.train.objective import objective
 from open_mythos.train.optim import clip_gradients, set_learning_rate, skip_unless
 from open_mythos.train.passes import Tally, count_scored, step_passes
@@ -71,8 +72,8 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
     Everything that is drawn comes from (recipe.seed, state.step), dropout aside, whose generator
     is part of the state. The batch is read in passes (`step_passes`), each weighed by its share of
     the scored positions, so that the step does not depend on how it is divided. A step whose loss
-    or gradient is not finite moves no parameter, which the device decides by itself; it is counted,
-    and its data is not tried again.
+    or gradient is not finite, or a spike, moves no parameter, which the device decides by itself;
+    it is counted, and its data is not tried again.
 
     Raises:
         InputError: If no position of the batch is scored.
@@ -103,23 +104,24 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
             terms = objective(output, batch.targets, head_weight(model), recipe.objective)
             share = None if scored is None else terms.n_targets / scored
             loss = terms.total if share is None else terms.total * (share * spread.data_world)
-            loss.backward()
+            state.working.scale(loss).backward()
             state.working.collect()
         tally.add(output, terms, share, len(part.ids) / rows)
     scalars, load = tally.summed(spread)
+    state.working.unscale()
     norm = clip_gradients(state.model, recipe.optim.clip)
-    finite = (scalars["loss"] + norm).isfinite()
+    kept, verdict = judge(state, scalars["loss"], norm, recipe.optim.skip_spikes)
     set_learning_rate(state.optimizer, lr)
-    with skip_unless(state.optimizer, finite):
+    with skip_unless(state.optimizer, kept):
         state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.working.refresh()
-    balance(model, finite, recipe.router_bias_step)
+    balance(model, kept, recipe.router_bias_step)
 
     positions = sum(part.ids.numel() for part in parts) * spread.data_world
     state.step += 1
     state.tokens += positions
-    scalars = {**scalars, "grad_norm": norm, **carry(state.model)}
+    scalars = {**scalars, "grad_norm": norm, **carry(state.model), **verdict}
     numbers, arrived = to_host(list(scalars.values()), load)
     return Launched(
         step=state.step,
@@ -161,9 +163,7 @@ def finish(
     values = launched.numbers.tolist()
     read = dict(zip(launched.names, values, strict=False))
     load = torch.tensor(values[len(launched.names) :], dtype=torch.float64).view(launched.shape)
-    skipped = not (math.isfinite(read["loss"]) and math.isfinite(read["grad_norm"]))
-    state.skipped += skipped
-    state.skipped_in_a_row = state.skipped_in_a_row + 1 if skipped else 0
+    skipped = count_skip(state, read)
     accuracy = read["correct"] / max(read["n_targets"], 1.0)
     # Easier rows say nothing of the level that is being learnt.
     if launched.drawn in (0, launched.level):
@@ -194,11 +194,44 @@ def finish(
         scored_share=read["n_targets"] / launched.positions,
         epoch=epoch_of(source, launched.step),
         skipped=skipped,
+        loss_scale=read.get("loss_scale"),
         rho_a=read.get("rho_a"),
         state_rms=read["state_rms"],
         **routing(load),
         **measured,
     )
+
+
+@torch.no_grad()
+def judge(
+    state: TrainState, loss: Tensor, norm: Tensor, skip_spikes: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Whether a step may move anything, on the device; what to report of it; the guards learn."""
+    finite = (loss + norm).isfinite()
+    kept, said = finite, {}
+    if state.working.loss_scale is not None:
+        said["loss_scale"] = state.working.loss_scale.scale
+    state.working.settle(finite)
+    if state.spikes is not None:
+        kept = finite & state.spikes.calm(norm, skip_spikes)
+        said["kept"] = kept
+    return kept, said
+
+
+def count_skip(state: TrainState, read: dict[str, float]) -> bool:
+    """Whether a step moved nothing, by its numbers; counts it.
+
+    In a row are counted those that are not finite. A gradient that is not, of a loss that is, does
+    not count as long as the loss scale is above its floor: halving it may be all that is needed.
+    """
+    finite = math.isfinite(read["loss"]) and math.isfinite(read["grad_norm"])
+    skipped = not (finite and read.get("kept", 1.0))
+    state.skipped += skipped
+    if finite:
+        state.skipped_in_a_row = 0
+    elif not (math.isfinite(read["loss"]) and read.get("loss_scale", FLOOR) > FLOOR):
+        state.skipped_in_a_row += 1
+    return skipped
 
 
 def routing(load: Tensor) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import EvalRecord, StepRecord
 from open_mythos.train.sinks import JsonlSink, RunInfo, SamplesSink, Sink
 from open_mythos.train.sources import Sources, build_sources
+from open_mythos.train.spikes import Spikes
 from open_mythos.train.state import TrainState, own_rng
 from open_mythos.train.step import Launched, finish, launch
 from open_mythos.train.tracking import tracking_sinks
@@ -337,6 +338,7 @@ def build_state(
     )
     engine = recipe.engine
     state.working = Working(model, engine.precision)
+    state.spikes = Spikes.start(device) if recipe.optim.skip_spikes else None
     runs = state.working.model
     if (engine.compile or engine.checkpoint) and isinstance(runs, OpenMythos):
         apply(runs, compiled=engine.compile, checkpointed=engine.checkpoint)

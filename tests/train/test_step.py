@@ -11,6 +11,7 @@ from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.tasks import PointerChase
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.train import spikes
 from open_mythos.train.curriculum import Progress
 from open_mythos.train.depth import sample_depth
 from open_mythos.train.recipe import EngineConfig, Recipe
@@ -379,3 +380,27 @@ def test_a_16_bit_step_that_is_not_finite_moves_nothing(tiny: Recipe, stand_in: 
     assert not train_step(state, source, recipe).skipped
     assert any(not torch.equal(v, before[0][k]) for k, v in state.model.state_dict().items())
     assert all(p.isfinite().all() for model in models for p in model.parameters())
+
+
+def test_a_spike_is_left_out_and_counted_but_is_no_divergence(
+    tiny: Recipe, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spikes, "SETTLE", 3)
+    recipe = replace(
+        tiny,
+        optim=replace(tiny.optim, skip_spikes=20.0, clip=0.0),
+        curriculum=replace(tiny.curriculum, first_level=0),  # no level whose end is a spike itself
+    )
+    state, source = begin(recipe, lambda r: stand_in(r.model, {5: 1e6}))
+    for _ in range(4):
+        assert not train_step(state, source, recipe).skipped
+    before = {k: v.clone() for k, v in state.model.state_dict().items()}
+    moments = {k: v.clone() for k, v in state.tensors().items() if k.startswith("exp")}
+    record = train_step(state, source, recipe)
+    assert record.skipped
+    assert math.isfinite(record.grad_norm)
+    assert (state.skipped, state.skipped_in_a_row) == (1, 0)
+    assert all(torch.equal(v, before[k]) for k, v in state.model.state_dict().items())
+    assert all(torch.equal(v, state.tensors()[k]) for k, v in moments.items())
+    assert not train_step(state, source, recipe).skipped
+    assert state.skipped == 1

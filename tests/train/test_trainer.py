@@ -1,11 +1,14 @@
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from signal import SIGTERM
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +21,7 @@ from open_mythos.config.overrides import to_plain
 from open_mythos.data.batch import Batch
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.train import loss_scale, step as trainer_step
 from open_mythos.train.checkpoints import RunFolder, Start
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.records import MEASURED, timeless
@@ -96,7 +100,7 @@ KILLED = """
 import json, os, signal, sys
 import torch
 from open_mythos.config.overrides import from_plain
-from open_mythos.train import checkpoints
+from open_mythos.train import checkpoints, loss_scale, step as trainer_step
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.trainer import train
 
@@ -234,11 +238,15 @@ def engine(recipe: Recipe, **choices: Any) -> Recipe:
     return replace(recipe, engine=EngineConfig(**choices))
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    ("precision", "checkpoint"), [("bf16", False), ("bf16", True), ("fp16", False)]
+)
 def test_a_16_bit_run_is_saved_in_float32_and_resumes_bit_for_bit(
-    tmp_path: Path, tiny: Recipe, ear: type, checkpoint: bool
+    tmp_path: Path, tiny: Recipe, ear: type, precision: str, checkpoint: bool
 ) -> None:
-    recipe = replace(engine(tiny, precision="bf16", checkpoint=checkpoint), steps=4, save_every=2)
+    recipe = replace(
+        engine(tiny, precision=precision, checkpoint=checkpoint), steps=4, save_every=2
+    )
     looks = loss_on_one_batch(recipe)
     train(recipe, tmp_path / "straight", evaluators=looks)
     out = tmp_path / "broken"
@@ -249,17 +257,18 @@ def test_a_16_bit_run_is_saved_in_float32_and_resumes_bit_for_bit(
     assert_same_end(tmp_path / "straight", out)
     for name in ("model.safetensors", "optimizer.safetensors"):
         tensors = load_file(end.checkpoint / name)
-        kinds = {v.dtype for k, v in tensors.items() if not k.startswith("rng/")}
+        kinds = {v.dtype for k, v in tensors.items() if not k.startswith(("rng/", "guard/"))}
         assert kinds == {torch.float32}
         values = torch.cat([v.flatten() for v in tensors.values() if v.dtype == torch.float32])
         assert not torch.equal(values, values.bfloat16().float())  # more than the copy holds
     assert all(p.dtype == torch.float32 for p in end.model.parameters())
 
 
-def test_a_16_bit_run_learns(run: Path, tiny: Recipe, ear: type) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_16_bit_run_learns(run: Path, tiny: Recipe, ear: type, precision: str) -> None:
     """Strings of one bit, whose parity is the bit: chance is a loss of 0.69."""
     recipe = replace(
-        engine(tiny, precision="bf16"),
+        engine(tiny, precision=precision),
         data=replace(tiny.data, batch_size=16),
         curriculum=replace(tiny.curriculum, threshold=2.0),
         steps=40,
@@ -279,7 +288,7 @@ def test_checkpointing_changes_no_record(tmp_path: Path, tiny: Recipe) -> None:
         train(replace(engine(tiny, checkpoint=choice), steps=4), tmp_path / name)
     for a, b in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "again"), strict=True):
         assert a.keys() == b.keys()
-        for key in a.keys() - {"terms", "kind", "epoch"}:
+        for key in a.keys() - {"terms", "kind", "loss_scale", "epoch"}:
             assert a[key] == pytest.approx(b[key], rel=1e-5), key
 
 
@@ -303,6 +312,36 @@ def test_a_run_cannot_go_on_in_another_precision(run: Path, tiny: Recipe, parts:
     train(tiny, run, parts=parts)
     with pytest.raises(ConfigError, match=r"engine\.precision \(was 'fp32', is 'bf16'\)"):
         train(engine(tiny, precision="bf16"), run, resume="resume", parts=parts)
+
+
+def test_all_that_a_step_keeps_is_resumed_bit_for_bit(
+    tmp_path: Path, tiny: Recipe, ear: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Muon's momentum, a loss scale that has just fallen and grown, and the usual norm."""
+    monkeypatch.setattr(loss_scale, "START", 2.0**40)
+    monkeypatch.setattr(loss_scale, "INTERVAL", 3)
+    recipe = replace(
+        engine(tiny, precision="fp16"),
+        optim=replace(tiny.optim, kind="muon", skip_spikes=2.0),
+        steps=36,
+        save_every=0,
+        eval_every=0,
+    )
+    straight = ear()
+    train(recipe, tmp_path / "straight", sinks=[straight])
+    scales = [r.loss_scale for r in straight.records]
+    assert [r.skipped for r in straight.records][:20] == [True] * 20
+    assert not straight.records[-1].skipped
+    assert any(a < b for a, b in pairwise(scales))
+    for stop_at in (5, 31):
+        out = tmp_path / f"broken-{stop_at}"
+        sink = ear(after=lambda r, at=stop_at: r.step == at and os.kill(os.getpid(), SIGTERM))
+        assert train(recipe, out, sinks=[sink]).step == stop_at
+        saved = load_file(next(iter(RunFolder(out).steps().values())) / "optimizer.safetensors")
+        assert float(saved["guard/loss_scale/scale"]) != 2.0**40
+        assert "guard/spikes/mean" in saved
+        assert train(recipe, out, resume="resume").status == "finished"
+        assert_same_end(tmp_path / "straight", out)
 
 
 # -- overlapping steps ---------------------------------------------------------------------------
@@ -643,6 +682,44 @@ def test_a_storm_of_nan_stops_the_run_with_the_last_good_weights(
     skipped = [line["step"] for line in metrics(run) if line["skipped"]]
     assert skipped == [3, 7, 8, 9]
     assert all(line["loss"] is None for line in metrics(run) if line["step"] in (7, 8, 9))
+
+
+def test_overflows_that_a_smaller_scale_mends_do_not_stop_a_run(
+    run: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch, ear: type
+) -> None:
+    """Some 20 skipped steps in a row, of which none counts; afterwards the run goes on."""
+    monkeypatch.setattr(loss_scale, "START", 2.0**40)
+    optim = replace(tiny.optim, max_skipped=1)
+    recipe = replace(engine(tiny, precision="fp16"), steps=36, save_every=0, optim=optim)
+    sink = ear()
+    result = train(recipe, run, sinks=[sink])
+    skipped = [r.skipped for r in sink.records]
+    assert (result.status, result.skipped) == ("finished", sum(skipped))
+    first = skipped.index(False)
+    assert first > 15
+    fell = [r.loss_scale for r in sink.records[: first + 1]]
+    assert fell == [2.0**40 / 2**i for i in range(first + 1)]
+    assert skipped[first:].count(False) > 10
+
+
+def test_overflows_at_the_floor_of_the_scale_stop_a_run(
+    run: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_scale, "START", 8.0)
+    monkeypatch.setattr(trainer_step, "clip_gradients", lambda *_: torch.tensor(math.inf))
+    recipe = replace(tiny, optim=replace(tiny.optim, max_skipped=4))
+    result = train(engine(recipe, precision="fp16"), run)
+    # Scales 8, 4 and 2 might have been to blame; one was not, four times.
+    assert (result.status, result.step, result.skipped) == ("diverged", 7, 7)
+
+
+def test_a_loss_that_is_not_finite_counts_whatever_the_scale(
+    run: Path, tiny: Recipe, stand_in: Any
+) -> None:
+    recipe = engine(replace(tiny, optim=replace(tiny.optim, max_skipped=3)), precision="fp16")
+    poison = dict.fromkeys(range(1, 20), math.nan)
+    result = train(recipe, run, parts=Parts(model=lambda r: stand_in(r.model, poison)))
+    assert (result.status, result.step) == ("diverged", 3)
 
 
 # -- doors ---------------------------------------------------------------------------------------

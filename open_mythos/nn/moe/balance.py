@@ -24,13 +24,15 @@ def load_entropy(load: Tensor) -> Tensor:
 
 
 def load_peak(load: Tensor) -> Tensor:
-    """Load of the busiest expert over the mean load, of loads (.., E): 1 is even, 0 no load."""
+    """Load (.., E) of the busiest expert over the mean load, (..): 1 is even, E is one expert."""
     wide = load.double()
-    return wide.amax(dim=-1) / wide.mean(dim=-1).clamp(min=torch.finfo(wide.dtype).tiny)
+    mean = wide.mean(dim=-1)
+    # Loops that no token took part in have no mean: their peak is 0.
+    return wide.amax(dim=-1) / mean.clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def dead_experts(load: Tensor) -> Tensor:
-    """Experts without any load, of loads (.., E)."""
+    """Experts of a load (.., E) that no token visited, (..) int64."""
     return (load == 0).sum(dim=-1)
 
 
