@@ -10,6 +10,7 @@ TAGS = {
     "train/accuracy": "accuracy",
     "train/grad_norm": "grad_norm",
     "train/lr": "lr",
+    "train/loss_scale": "loss_scale",
     "train/level": "level",
     "train/epoch": "epoch",
     "train/tokens": "tokens",
