@@ -13,6 +13,7 @@ DataKind = Literal["text", "pointer", "parity"]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimKind = Literal["adamw", "muon"]
+Tracker = Literal["tensorboard", "wandb"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
 # What makes a row as long as it is, for the message about one that is too long.
@@ -274,12 +275,18 @@ class Recipe:
         steps: Optimizer steps of the whole run.
         seed: Fixes weights, data, depths and dropout.
         eval_every: Steps between evaluations; 0 evaluates at the end only.
+        eval_loops: Numbers of loops to evaluate with, beside the one that training means; empty is
+            1 and twice that.
+        eval_tokens: Text: targets of the held-out text that an evaluation scores, the first ones.
+        eval_samples: Text: continuations that an evaluation writes.
+        eval_prompts: Text: what they begin with; empty is what the held-out text has.
         save_every: Steps between checkpoints; 0 saves at the end only.
         keep_last: Checkpoints to keep; 0 keeps all.
         best_by: Evaluation numbers of this name, whatever evaluator gave them, are averaged, and
             the checkpoint with the best mean is kept too: the least "loss", the largest of any
             other. "" keeps none.
         log_every: Steps between lines on a console that is no terminal.
+        log_to: Trackers, beside metrics.jsonl: "tensorboard", "wandb".
         router_bias_step: How far one step moves the bias that evens out the experts; 0 is off.
         device: "auto" (the accelerator if there is one), or a torch device such as "cuda:1".
     """
@@ -295,18 +302,30 @@ class Recipe:
     steps: int = 1000
     seed: int = 0
     eval_every: int = 200
+    eval_loops: tuple[int, ...] = ()
+    eval_tokens: int = 16_384
+    eval_samples: int = 2
+    eval_prompts: tuple[str, ...] = ()
     save_every: int = 200
     keep_last: int = 3
     best_by: str = "loss"
     log_every: int = 20
+    log_to: tuple[Tracker, ...] = ()
     router_bias_step: float = 1e-3
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every"):
+        for name in ("steps", "log_every", "eval_tokens"):
             whole(name, getattr(self, name), 1)
-        for name in ("seed", "eval_every", "save_every", "keep_last"):
+        for name in ("seed", "eval_every", "eval_samples", "save_every", "keep_last"):
             whole(name, getattr(self, name), 0)
+        for loops in self.eval_loops:
+            whole("eval_loops", loops, 1)
+        for tracker in self.log_to:
+            if tracker not in get_args(Tracker):
+                raise ConfigError(
+                    f"log_to has {tracker!r}; {did_you_mean(str(tracker), get_args(Tracker))}"
+                )
         at_least("router_bias_step", self.router_bias_step, 0)
         if self.objective.ponder and self.model.readout == "last":
             raise ConfigError(

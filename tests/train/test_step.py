@@ -192,7 +192,7 @@ def test_the_record_says_what_the_step_took(quiet: Recipe, monkeypatch: pytest.M
     state, source = begin(recipe, lambda r: OpenMythos(r.model))
     forgotten = []
     monkeypatch.setattr("open_mythos.train.step.forget_memory", forgotten.append)
-    monkeypatch.setattr("open_mythos.train.usage.peak_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr("open_mythos.train.usage.peak_flops", lambda device, precision: 1e9)
     waiting = launch(state, source, recipe)
     with monkeypatch.context() as still:
         still.setattr("time.perf_counter", lambda: waiting.began + 4.0)
