@@ -46,12 +46,18 @@ def write_tensors(
 
     Two names of one tensor (a head tied to the embedding) are stored once and read back as one.
     Views that overlap in part are stored apart.
+
+    Raises:
+        OSError: If the disk refuses, a full one included.
     """
     kept, aliases = without_aliases(tensors)
     notes = {"format": "pt", **(metadata or {})}
     if aliases:
         notes[ALIASES] = json.dumps(aliases, sort_keys=True)
-    save_file(kept, str(path), metadata=notes)
+    try:
+        save_file(kept, str(path), metadata=notes)
+    except SafetensorError as error:  # it wraps what the system says
+        raise OSError(f"{path} cannot be written: {error}") from None
 
 
 def without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,7 +1,7 @@
 """The `open-mythos` command: a table of subcommands, each importing its work when it runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -51,6 +51,9 @@ Loops = Annotated[
 Device = Annotated[
     str, typer.Option(help="auto (the accelerator if there is one), cpu, cuda:1, ...")
 ]
+Resume = Literal["auto", "only"]
+# What `--resume` says, in the trainer's own words.
+STARTS: dict[Resume | None, str] = {None: "new", "auto": "auto", "only": "resume"}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -93,13 +96,16 @@ def train(
         Path | None, typer.Option(help="Run folder; default: runs/NAME.", show_default=False)
     ] = None,
     resume: Annotated[
-        bool | None,
+        Resume | None,
         typer.Option(
-            "--resume/--fresh",
-            help="Go on with the run in OUT, or delete it; neither: OUT must hold no run.",
+            help="auto: go on with the run in OUT, or begin one; only: OUT must hold one. "
+            "Without it: OUT must hold none.",
             show_default=False,
         ),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the run in OUT and begin anew.")
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML file of settings, laid under KEY=VALUE.")
     ] = None,
@@ -107,14 +113,16 @@ def train(
         bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")
     ] = False,
 ) -> None:
-    """Train a named run, with settings of your own."""
+    """Train a named run, with settings of your own; under torchrun, on many devices."""
     from open_mythos.cli.train import run
 
+    if resume and fresh:
+        raise typer.BadParameter("--resume and --fresh exclude each other")
     code = run(
         name=name,
         overrides=overrides or [],
         out=out or Path("runs") / name,
-        start="new" if resume is None else "resume" if resume else "fresh",
+        start="fresh" if fresh else STARTS[resume],
         config=config,
         print_config=print_config,
     )

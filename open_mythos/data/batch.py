@@ -1,5 +1,6 @@
 """Batch and BatchSource: what the trainer and the evaluators read, and nothing more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -45,8 +46,13 @@ class Batch:
 
     @property
     def scored(self) -> int:
-        """Number of positions that carry a target."""
-        return int((self.targets != IGNORE).sum())
+        """Number of positions that carry a target; waits for the device that holds them."""
+        return int(self.scored_on_device)
+
+    @property
+    def scored_on_device(self) -> Tensor:
+        """The same number as a scalar tensor beside the targets."""
+        return (self.targets != IGNORE).sum()
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same rows on another device; to a GPU they travel while the host goes on."""
@@ -76,8 +82,15 @@ class BatchSource(Protocol):
         """Hardest level of the curriculum; 0 when there is none."""
         ...
 
-    def batch(self, step: int, level: int = 0) -> Batch:
+    def batch(self, step: int, level: int = 0, rows: Sequence[int] | None = None) -> Batch:
         """The batch of one step; level 0 means the full difficulty.
+
+        Args:
+            step: Steps done before it.
+            level: Of the curriculum.
+            rows: Rows of the batch to return, each in [0, batch_size); None is all of them. What a
+                row holds does not depend on which others are asked for, so that any number of
+                ranks and passes see the same batch.
 
         Raises:
             InputError: When step is negative or level lies outside [0, max_level].

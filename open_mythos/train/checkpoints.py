@@ -1,9 +1,11 @@
 """RunFolder: what a run leaves on disk, how it is found again, and what is kept."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,14 +44,39 @@ STATE_FILE = "state.json"
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
 DAMAGED = ".damaged"
 # Settings that a resumed run may change: none of them alters the steps already taken.
-CHANGEABLE = ("name", "steps", "eval_every", "save_every", "keep_last", "log_every", "device")
+CHANGEABLE = (
+    "name",
+    "steps",
+    "eval_every",
+    "save_every",
+    "keep_last",
+    "best_by",
+    "log_every",
+    "device",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The checkpoint that evaluation liked best.
+
+    Attributes:
+        checkpoint: Its folder, from the run's.
+        by: The evaluation number.
+        value: Its mean over evaluators there.
+    """
+
+    checkpoint: str
+    by: str
+    value: float
 
 
 class RunFolder:
     """The folder of one run, which one process at a time writes.
 
     recipe.yaml, env.json, metrics.jsonl, checkpoints/step_0000100/{model.safetensors, config.json,
-    optimizer.safetensors, state.json, manifest.json}, and `latest`, the newest step's path in it.
+    optimizer.safetensors, state.json, manifest.json}, `latest`, the newest step's path in it, and
+    `best.json`, the best step's.
 
     Attributes:
         root: The folder itself.
@@ -82,6 +109,23 @@ class RunFolder:
     def latest_file(self) -> Path:
         """Names the newest checkpoint, for people and scripts."""
         return self.root / "latest"
+
+    @property
+    def best_file(self) -> Path:
+        """Names the best checkpoint, and its number."""
+        return self.root / "best.json"
+
+    def best(self) -> Best | None:
+        """The best checkpoint so far; None before the first evaluation, or if it is gone."""
+        if not self.best_file.is_file():
+            return None
+        found = Best(**read_json(self.best_file))
+        return found if (self.root / found.checkpoint).is_dir() else None
+
+    def note_best(self, checkpoint: Path, by: str, value: float) -> None:
+        """Remember a checkpoint as the best one, which pruning leaves alone."""
+        place = checkpoint.relative_to(self.root).as_posix()
+        write_json(self.best_file, asdict(Best(checkpoint=place, by=by, value=value)))
 
     def steps(self) -> dict[int, Path]:
         """Every checkpoint by its step, oldest first; damaged ones that were set aside are not."""
@@ -125,11 +169,11 @@ class RunFolder:
         exists = self.holds_run()
         if exists and start == "new":
             raise CheckpointError(
-                f"{self.root} already holds a run; go on with it (--resume), start over in its "
-                "place (--fresh), or give another folder"
+                f"{self.root} already holds a run; go on with it (--resume auto), start over in "
+                "its place (--fresh), or give another folder"
             )
         if not exists and start == "resume":
-            raise CheckpointError(f"{self.root} holds no run to resume; leave --resume away")
+            raise CheckpointError(f"{self.root} holds no run to resume; leave --resume only away")
         if exists and start == "fresh":
             self.clear()
             exists = False
@@ -142,7 +186,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the run's own files, and no others."""
-        for file in (self.metrics_file, self.env_file, self.latest_file, self.recipe_file):
+        files = (self.metrics_file, self.env_file, self.latest_file, self.best_file)
+        for file in (*files, self.recipe_file):
             file.unlink(missing_ok=True)
         if self.checkpoints.is_dir():
             shutil.rmtree(self.checkpoints)
@@ -169,10 +214,16 @@ class RunFolder:
                 save_tokenizer(tokenizer, fresh)
             write_manifest(fresh)
         self._point_at(target)
-        if recipe.keep_last:
-            for path in list(self.steps().values())[: -recipe.keep_last]:
-                shutil.rmtree(path)
+        self.prune(recipe.keep_last)
         return target
+
+    def prune(self, keep_last: int) -> None:
+        """Delete all but the newest checkpoints and the best one; 0 deletes none."""
+        best = self.best()
+        kept = None if best is None else self.root / best.checkpoint
+        for path in list(self.steps().values())[:-keep_last] if keep_last else []:
+            if path != kept:
+                shutil.rmtree(path)
 
     def restore(self, state: TrainState, note: Callable[[str], None]) -> Path | None:
         """Load the newest checkpoint that is whole; None if the run was ended before its first.
@@ -271,6 +322,20 @@ def set_aside(folder: Path) -> Path:
         count += 1
         aside = folder.with_name(f"{folder.name}{DAMAGED}-{count}")
     return folder.rename(aside)
+
+
+def judged(values: Mapping[str, float], by: str) -> float | None:
+    """Mean of the evaluation numbers called `by`; None where there is none, or it is not finite."""
+    found = [value for name, value in values.items() if name.rpartition("/")[2] == by]
+    mean = sum(found) / len(found) if found else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+def better(value: float, than: Best | None, by: str) -> bool:
+    """Whether a number beats the best so far: less for "loss", more for any other."""
+    if than is None or than.by != by:
+        return True
+    return value < than.value if by == "loss" else value > than.value
 
 
 # -- recipes -------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from open_mythos.errors import ConfigError, InputError, did_you_mean
 
 DataKind = Literal["text", TaskKind]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+OptimKind = Literal["adamw", "muon"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
 # What makes a row as long as it is, for the message about one that is too long.
@@ -36,7 +37,7 @@ class DataConfig:
     Attributes:
         kind: "text" (windows of a corpus), or a task of data/tasks/registry.py: "pointer" (follow a
             random map for k hops), "parity" (running parity of a bit string), "maze" and so on.
-        batch_size: Sequences per step.
+        batch_size: Sequences per optimizer step, over all ranks and passes together.
         corpus: Text: "plays" (bundled), or the path of a UTF-8 text file.
         tokenizer: Text: "plays" (the bundled vocabulary), "byte" (no file at all), the path of a
             tokenizer.json or of a folder with one, or a Hugging Face id.
@@ -149,10 +150,14 @@ class DepthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, its schedule, and the guards around it.
+    """The optimizer, its schedule, and the guards around it.
 
     Attributes:
+        kind: "adamw", or "muon": orthogonalised momentum for the hidden matrices and expert stacks,
+            AdamW for embedding, router, vectors and the rest.
         lr: Peak learning rate.
+        muon_lr: Peak rate of what Muon moves; None is `lr`, as its updates have AdamW's usual size.
+        muon_momentum: Share of the past in Muon's momentum.
         schedule: After the warm-up: "cosine", "linear" (both reach the end at the last step),
             "wsd" (stay, then fall linearly) or "constant".
         warmup_steps: Steps of linear rise to the peak.
@@ -163,10 +168,16 @@ class OptimConfig:
         weight_decay: On matrices only; vectors, norms and the injection have none.
         decay_embeddings: Whether the embedding is decayed too.
         clip: Largest gradient norm; 0 does not clip.
-        max_skipped: The run stops, saved, after so many non-finite steps in a row.
+        max_skipped: The run stops, saved, after so many non-finite steps in a row; in fp16, those
+            are not counted that a smaller loss scale may mend.
+        skip_spikes: Leave a step out, too, whose gradient norm is more than so many times the
+            running mean of those before it; 0 never does, as in the first 50 steps.
     """
 
+    kind: OptimKind = "adamw"
     lr: float = 1e-3
+    muon_lr: float | None = None
+    muon_momentum: float = 0.95
     schedule: ScheduleKind = "cosine"
     warmup_steps: int = 20
     final_ratio: float = 0.1
@@ -177,19 +188,29 @@ class OptimConfig:
     decay_embeddings: bool = False
     clip: float = 1.0
     max_skipped: int = 20
+    skip_spikes: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(OptimKind):
+            raise ConfigError(
+                f"optim.kind is {self.kind!r}; {did_you_mean(str(self.kind), get_args(OptimKind))}"
+            )
         positive("optim.lr", self.lr)
+        if self.muon_lr is not None:
+            positive("optim.muon_lr", self.muon_lr)
         positive("optim.eps", self.eps)
         whole("optim.warmup_steps", self.warmup_steps, 0)
         whole("optim.max_skipped", self.max_skipped, 1)
         at_least("optim.weight_decay", self.weight_decay, 0)
         at_least("optim.clip", self.clip, 0)
+        if self.skip_spikes:
+            at_least("optim.skip_spikes", self.skip_spikes, 1)
         in_unit("optim.final_ratio", self.final_ratio)
         in_unit("optim.decay_fraction", self.decay_fraction)
-        for beta in self.betas:
-            if not 0.0 <= beta < 1.0:
-                raise ConfigError(f"optim.betas has {beta}; each must lie in [0, 1)")
+        for name, shares in (("betas", self.betas), ("muon_momentum", (self.muon_momentum,))):
+            for share in shares:
+                if not 0.0 <= share < 1.0:
+                    raise ConfigError(f"optim.{name} has {share}; each must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,15 +260,20 @@ class EngineConfig:
 
     Attributes:
         precision: "fp32", or "bf16": forward and backward in bfloat16 on a copy of the weights,
-            updates in float32 on the masters, which are what is saved.
+            updates in float32 on the masters, which are what is saved; "fp16": the same in
+            float16, with a scaled loss; "auto": bf16 on a GPU that has it, fp16 on one that has
+            not, else fp32.
         compile: Compile the dense blocks and the turn of the loop.
         checkpoint: Keep only the states between loops, and compute each loop again on the way
             back.
+        micro_batch: Rows of one forward and backward pass on one rank; a step whose share is larger
+            makes several and adds up their gradients. 0 is all rows at once.
     """
 
     precision: Precision = "fp32"
     compile: bool = False
     checkpoint: bool = False
+    micro_batch: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -258,6 +284,7 @@ class EngineConfig:
         for name in ("compile", "checkpoint"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"engine.{name} is True or False, not {getattr(self, name)!r}")
+        whole("engine.micro_batch", self.micro_batch, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +305,9 @@ class Recipe:
         eval_every: Steps between evaluations; 0 evaluates at the end only.
         save_every: Steps between checkpoints; 0 saves at the end only.
         keep_last: Checkpoints to keep; 0 keeps all.
+        best_by: Evaluation numbers of this name, whatever evaluator gave them, are averaged, and
+            the checkpoint with the best mean is kept too: the least "loss", the largest of any
+            other. "" keeps none.
         log_every: Steps between lines on a console that is no terminal.
         router_bias_step: How far one step moves the bias that evens out the experts; 0 is off.
         device: "auto" (the accelerator if there is one), or a torch device such as "cuda:1".
@@ -296,6 +326,7 @@ class Recipe:
     eval_every: int = 200
     save_every: int = 200
     keep_last: int = 3
+    best_by: str = "loss"
     log_every: int = 20
     router_bias_step: float = 1e-3
     device: str = "auto"

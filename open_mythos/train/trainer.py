@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from open_mythos.data.batch import BatchSource
-from open_mythos.errors import ConfigError
+from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.parallel.apply import apply
-from open_mythos.train.checkpoints import RunFolder, Start
+from open_mythos.parallel.ranks import Ranks, joined
+from open_mythos.train.checkpoints import RunFolder, Start, better, judged
 from open_mythos.train.curriculum import start as first_level
 from open_mythos.train.interrupt import StopRequest
 from open_mythos.train.optim import build_optimizer
@@ -24,11 +25,13 @@ from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import EvalRecord, StepRecord
 from open_mythos.train.sinks import JsonlSink, RunInfo, Sink
 from open_mythos.train.sources import Sources, build_sources
+from open_mythos.train.spikes import Spikes
 from open_mythos.train.state import TrainState, own_rng
 from open_mythos.train.step import Launched, finish, launch
 
 
 Evaluator = Callable[[nn.Module, int], Mapping[str, float]]
+ALONE = Ranks()
 Status = Literal["finished", "stopped", "out_of_time", "diverged"]
 
 
@@ -84,7 +87,7 @@ class TrainResult:
     @property
     def message(self) -> str:
         """One sentence for the person who started the run."""
-        again = "run again with --resume to go on"
+        again = "run again with --resume auto to go on"
         return {
             "finished": f"finished {self.step} steps; {self.checkpoint}",
             "stopped": f"stopped at step {self.step} ({self.signal}); {again}",
@@ -122,30 +125,35 @@ def train(
     """
     began = time.perf_counter()
     parts = parts or Parts()
-    device = find_device(recipe.device)
-    sources = parts.sources(recipe)
-    source = sources.train
-    refuse_small_vocabulary(recipe, source)
-    folder = RunFolder(out)
-    loop = Loop(
-        recipe=recipe,
-        folder=folder,
-        sources=sources,
-        evaluators=evaluators or {},
-        sinks=[JsonlSink(folder.metrics_file), *sinks],
-    )
-    with own_rng(device), StopRequest() as stop, ExitStack() as closing:
-        resumed = folder.begin(resume, recipe)
+    with ExitStack() as closing:
+        ranks = closing.enter_context(joined(recipe.device))
+        device = find_device(recipe.device, ranks)
+        sources = parts.sources(recipe)
+        source = sources.train
+        refuse_small_vocabulary(recipe, source)
+        folder = RunFolder(out)
+        loop = Loop(
+            recipe=recipe,
+            folder=folder,
+            sources=sources,
+            evaluators=evaluators or {},
+            sinks=[JsonlSink(folder.metrics_file), *sinks] if ranks.first else [],
+            ranks=ranks,
+        )
+        closing.enter_context(own_rng(device))
+        stop = closing.enter_context(StopRequest())
+        resumed = ranks.told(folder.begin(resume, recipe) if ranks.first else False)
         state = build_state(recipe, source, device, parts.model)
         checkpoint = folder.restore(state, loop.notes.append) if resumed else None
         state.working.refresh()
-        folder.note_environment(device, state.step)
+        if ranks.first:
+            folder.note_environment(device, state.step)
         for sink in loop.sinks:
             closing.callback(sink.close)
         loop.open(state, checkpoint)
         deadline = None if max_seconds is None else began + max_seconds
         status = loop.run(state, stop, deadline)
-        final = loop.saved or loop.save(state)
+        final = loop.close(state)
     return TrainResult(
         status=status,
         step=state.step,
@@ -170,6 +178,7 @@ class Loop:
     sources: Sources
     evaluators: Mapping[str, Evaluator]
     sinks: Sequence[Sink]
+    ranks: Ranks = ALONE
     notes: list[str] = field(default_factory=list)
     record: StepRecord | None = None
     evaluation: EvalRecord | None = None
@@ -200,10 +209,12 @@ class Loop:
     def run(self, state: TrainState, stop: StopRequest, deadline: float | None) -> Status:
         """Step until the recipe's last step, a signal, the deadline, or divergence."""
         while state.step < self.recipe.steps:
-            if stop.name is not None:
+            # Decided together: a signal or a clock may reach one rank a step before another.
+            if self.ranks.any(stop.name is not None):
                 self.take(state)
                 return "stopped"
-            if deadline is not None and time.perf_counter() >= deadline:
+            late = deadline is not None and time.perf_counter() >= deadline
+            if deadline is not None and self.ranks.any(late):
                 self.take(state)
                 return "out_of_time"
             launched = launch(state, self.sources.train, self.recipe)
@@ -243,10 +254,32 @@ class Loop:
         """Whether the evaluators run after the step that was taken last."""
         return due(state.step, self.recipe.eval_every) or state.step == self.recipe.steps
 
-    def save(self, state: TrainState) -> Path:
-        """Write a checkpoint of the state as it is."""
-        self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+    def save(self, state: TrainState) -> Path | None:
+        """Write a checkpoint of the state as it is; None, and a note, where the disk refuses.
+
+        A full disk then costs no step: the run goes on, the checkpoint before stays, and the next
+        one that is due is tried.
+        """
+        try:
+            self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+        except OSError as error:
+            self.saved = None
+            self.note(f"step {state.step} could not be saved: {error}")
         return self.saved
+
+    def close(self, state: TrainState) -> Path:
+        """The checkpoint of exactly this state, written now if it is not there.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        final = self.saved or self.save(state)
+        if final is None:
+            raise CheckpointError(
+                f"step {state.step} is done but could not be saved ({self.notes[-1]}); make room "
+                f"and resume: the newest checkpoint in {self.folder.root} is of an earlier step"
+            )
+        return final
 
     def evaluate(self, state: TrainState) -> None:
         """Run every evaluator on the model as it is, and report their numbers."""
@@ -260,6 +293,17 @@ class Loop:
         self.evaluation = EvalRecord(step=state.step, values=found)
         for sink in self.sinks:
             sink.evaluation(self.evaluation)
+        self.keep_best(state, found)
+
+    def keep_best(self, state: TrainState, found: Mapping[str, float]) -> None:
+        """Keep this step's checkpoint, made now if none was due, if evaluation likes it best."""
+        by = self.recipe.best_by
+        value = judged(found, by)
+        if value is None or not better(value, self.folder.best(), by):
+            return
+        saved = self.saved or self.save(state)
+        if saved is not None and self.ranks.first:
+            self.folder.note_best(saved, by, value)
 
     def note(self, text: str) -> None:
         """Say something to every sink, and remember it."""
@@ -291,6 +335,7 @@ def build_state(
     )
     engine = recipe.engine
     state.working = Working(model, engine.precision)
+    state.spikes = Spikes.start(device) if recipe.optim.skip_spikes else None
     runs = state.working.model
     if (engine.compile or engine.checkpoint) and isinstance(runs, OpenMythos):
         apply(runs, compiled=engine.compile, checkpointed=engine.checkpoint)
@@ -302,14 +347,19 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """The device that a recipe names; "auto" is the accelerator if there is one, else the CPU.
+
+    Of several ranks each has the accelerator of its own number on its machine.
 
     Raises:
         ConfigError: If torch knows no such device, or it is not here.
     """
     if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        found = torch.accelerator.current_accelerator() or torch.device("cpu")
+        name = str(found)
+    if ranks.world > 1 and name == "cuda":
+        name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

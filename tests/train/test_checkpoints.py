@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,11 @@ from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.data.tokenizer import tokenizer_from_folder
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.train.checkpoints import (
+    Best,
     RunFolder,
+    better,
     flatten,
+    judged,
     load_checkpoint,
     newest_checkpoint,
     read_recipe,
@@ -290,3 +294,17 @@ def test_what_may_change_between_starts_is_saved_anew(folder: RunFolder, tiny: R
 def test_nested_settings_get_dotted_names() -> None:
     tree = {"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}
     assert flatten(tree) == {"a": 1, "b.c": [1, 2], "b.d.e": None}
+
+
+def test_evaluation_numbers_of_one_name_are_averaged() -> None:
+    values = {"a/loss": 2.0, "b/loss": 4.0, "b/accuracy": 0.5, "c/deep/loss": 6.0}
+    assert judged(values, "loss") == 4.0
+    assert judged(values, "accuracy") == 0.5
+    assert judged(values, "") is None
+    assert judged({"a/loss": math.nan}, "loss") is None
+    best = Best(checkpoint="x", by="loss", value=1.0)
+    assert better(0.9, best, "loss")
+    assert not better(1.0, best, "loss")
+    assert better(1.1, replace(best, by="accuracy"), "accuracy")
+    assert better(5.0, best, "accuracy")  # another measure begins anew
+    assert better(5.0, None, "loss")

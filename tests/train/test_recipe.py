@@ -45,8 +45,10 @@ def test_the_engine_is_chosen_from_outside(tiny: Recipe) -> None:
     assert found.depth.backprop_loops == 2
     assert from_plain(Recipe, to_plain(found)) == found
     assert configure(found, None, ["depth.backprop_loops=null"]).depth == tiny.depth
-    with pytest.raises(ConfigError, match=r"engine\.precision.*'fp16'"):
-        configure(tiny, None, ["engine.precision=fp16"])
+    with pytest.raises(ConfigError, match=r"engine\.precision.*'fp8'"):
+        configure(tiny, None, ["engine.precision=fp8"])
+    with pytest.raises(ConfigError, match=r"optim\.kind.*'lion'"):
+        configure(tiny, None, ["optim.kind=lion"])
     with pytest.raises(ConfigError, match=r"engine\.compiled.*did you mean 'engine\.compile'"):
         configure(tiny, None, ["engine.compiled=true"])
 
@@ -65,6 +67,10 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (OptimConfig, {"final_ratio": 1.5}, r"optim\.final_ratio is 1\.5"),
     (OptimConfig, {"weight_decay": -0.1}, r"optim\.weight_decay is -0\.1"),
     (OptimConfig, {"max_skipped": 0}, r"optim\.max_skipped is 0"),
+    (OptimConfig, {"kind": "mun"}, r"optim\.kind is 'mun'.*did you mean 'muon'"),
+    (OptimConfig, {"muon_lr": 0.0}, r"optim\.muon_lr is 0"),
+    (OptimConfig, {"muon_momentum": 1.0}, r"optim\.muon_momentum has 1\.0"),
+    (OptimConfig, {"skip_spikes": 0.5}, r"optim\.skip_spikes is 0\.5.*at least 1"),
     (ObjectiveConfig, {"ponder": -1}, r"objective\.ponder is -1"),
     (CurriculumConfig, {"momentum": 1.0}, r"curriculum\.momentum is 1\.0"),
     (CurriculumConfig, {"first_level": -1}, r"curriculum\.first_level is -1"),
