@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.pointer import PointerChase
+from open_mythos.data.tasks.prefix import PrefixParity
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError
 from open_mythos.train.recipe import DataConfig, Recipe
