@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     DEPTH = 3
     ORDER = 8
     MIXTURE = 9
+    WORLD = 16  # facts that training and evaluation share
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:

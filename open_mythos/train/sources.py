@@ -12,14 +12,15 @@ from open_mythos.data.documents import HUB
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepared import Prepared, SplitName, open_prepared
 from open_mythos.data.shards import StartArray, TokenArray
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.registry import TASKS
+from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import ConfigError, InputError
 from open_mythos.train.recipe import Recipe
 
 
-EvaluationSource = TokenWindows | PointerChase | PrefixParity
+EvaluationSource = TokenWindows | Task
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,9 @@ def build_sources(recipe: Recipe) -> Sources:
         DamagedError: If a prepared folder is not as it was written.
     """
     data = recipe.data
-    if data.kind == "pointer":
-        chase = PointerChase(
-            states=data.states,
-            queries=data.queries,
-            batch_size=data.batch_size,
-            seed=recipe.seed,
-            max_hops=data.max_hops,
-            layout=data.layout,
-            maps=data.maps,
-            loops_per_hop=data.loops_per_hop,
-        )
-        return Sources(chase, chase)
-    if data.kind == "parity":
-        parity = PrefixParity(length=data.length, batch_size=data.batch_size, seed=recipe.seed)
-        return Sources(parity, parity)
+    if data.kind in TASKS:
+        task = data.build_task(recipe.seed)
+        return Sources(task, task)
     if data.corpus.startswith(HUB) and not data.mixture:
         raise InputError(
             f"data.corpus is {data.corpus!r}; data sets of the hub are prepared first: run "

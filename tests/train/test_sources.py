@@ -7,7 +7,8 @@ import torch
 
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepare import Request, prepare
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.pointer import PointerChase
+from open_mythos.data.tasks.prefix import PrefixParity
 from open_mythos.data.tokenizer import ByteTokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import ConfigError, InputError
