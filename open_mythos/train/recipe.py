@@ -85,16 +85,16 @@ class DataConfig:
             raise ConfigError(
                 f"data.validation_share is {self.validation_share}; it must lie inside (0, 1)"
             )
+        if self.kind in TASKS:
+            self.build_task(seed=0)
+        elif self.task:
+            raise ConfigError(f"data.task is {self.task}, but data.kind {self.kind!r} is no task")
         if not isinstance(self.document_mask, bool):
             raise ConfigError(f"data.document_mask is True or False, not {self.document_mask!r}")
         for path, weight in self.mixture.items():
             at_least(f"data.mixture of {path!r}", weight, 0)
         if self.mixture and not any(self.mixture.values()):
             raise ConfigError("data.mixture has no weight above 0; raise one, or set it to {}")
-        if self.kind in TASKS:
-            self.build_task(seed=0)
-        elif self.task:
-            raise ConfigError(f"data.task is {self.task}, but data.kind {self.kind!r} is no task")
 
     @property
     def row_length(self) -> int:

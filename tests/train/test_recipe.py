@@ -37,16 +37,6 @@ def test_overrides_reach_every_level(tiny: Recipe) -> None:
         configure(tiny, None, ["optim.lr_rate=1"])
 
 
-def test_a_mixture_is_chosen_from_outside(tiny: Recipe) -> None:
-    words = ["data.mixture={runs/a.b: 0.7, c: 2}", "data.document_mask=yes"]
-    found = configure(tiny, None, words)
-    assert found.data.mixture == {"runs/a.b": 0.7, "c": 2.0}
-    assert found.data.document_mask
-    assert from_plain(Recipe, to_plain(found)) == found
-    with pytest.raises(ConfigError, match=r"data\.mixture"):
-        configure(tiny, None, ["data.mixture={a: much}"])
-
-
 def test_evaluation_and_trackers_are_chosen_from_outside(tiny: Recipe) -> None:
     words = [
         "log_to=tensorboard,wandb",
@@ -65,6 +55,16 @@ def test_evaluation_and_trackers_are_chosen_from_outside(tiny: Recipe) -> None:
     for bad in ({"eval_loops": (0,)}, {"eval_tokens": 0}, {"eval_samples": -1}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             replace(tiny, **bad)  # type: ignore[arg-type]
+
+
+def test_a_mixture_is_chosen_from_outside(tiny: Recipe) -> None:
+    words = ["data.mixture={runs/a.b: 0.7, c: 2}", "data.document_mask=yes"]
+    found = configure(tiny, None, words)
+    assert found.data.mixture == {"runs/a.b": 0.7, "c": 2.0}
+    assert found.data.document_mask
+    assert from_plain(Recipe, to_plain(found)) == found
+    with pytest.raises(ConfigError, match=r"data\.mixture"):
+        configure(tiny, None, ["data.mixture={a: much}"])
 
 
 def test_the_engine_is_chosen_from_outside(tiny: Recipe) -> None:
