@@ -5,6 +5,7 @@ from itertools import islice
 
 from torch import nn
 
+from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.eval.accuracy import Task, accuracy
@@ -24,15 +25,15 @@ TASK_BATCHES = 2
 def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator]:
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
-    Text: "validation", at the training depth's mean. Tasks: "hops_8" or "bits_24" and so on, at
-    the easiest, the hardest trained and twice that difficulty, where the model has room for its
-    rows; a pointer task gets as many loops as its hops are granted.
+    Text and chat: "validation", at the training depth's mean. Tasks: "hops_8" or "bits_24" and so
+    on, at the easiest, the hardest trained and twice that difficulty, where the model has room for
+    its rows; a pointer task gets as many loops as its hops are granted.
     """
     held_out = sources.evaluation
     if held_out is None:
         return {}
     loops = max(1, round(expected_depth(recipe.depth)))
-    if isinstance(held_out, TokenWindows):
+    if isinstance(held_out, TokenWindows | ChatRows):
         return {"validation": text_evaluator(held_out, loops, sources.tokenizer)}
     if recipe.data.kind == "pointer":
         per_hop, most = recipe.data.loops_per_hop, recipe.data.max_hops
@@ -46,12 +47,12 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
 
 
 def text_evaluator(
-    windows: TokenWindows,
+    windows: TokenWindows | ChatRows,
     n_loops: int,
     tokenizer: Tokenizer | None = None,
     batches: int = TEXT_BATCHES,
 ) -> Evaluator:
-    """Loss, perplexity and accuracy on the first batches of a validation text.
+    """Loss, perplexity and accuracy on the first batches of a validation text, or of answers.
 
     With the tokenizer, bits per byte too, which compare across tokenizers.
     """

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.data.chat_rows import Overlong
 from open_mythos.data.tasks import Layout, Maps
 from open_mythos.errors import ConfigError, did_you_mean
 
 
-DataKind = Literal["text", "pointer", "parity"]
+DataKind = Literal["text", "chat", "pointer", "parity"]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimKind = Literal["adamw", "muon"]
@@ -18,6 +19,7 @@ ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 # What makes a row as long as it is, for the message about one that is too long.
 ROW_SETTINGS: dict[DataKind, str] = {
     "text": "data.seq_len",
+    "chat": "data.seq_len",
     "pointer": "a row of data.states and data.queries",
     "parity": "data.length",
 }
@@ -28,14 +30,20 @@ class DataConfig:
     """What the model sees.
 
     Attributes:
-        kind: "text" (windows of a corpus), "pointer" (follow a random map for k hops) or
-            "parity" (running parity of a bit string).
+        kind: "text" (windows of a corpus), "chat" (conversations, of which the answers are
+            learnt), "pointer" (follow a random map for k hops) or "parity" (running parity of a
+            bit string).
         batch_size: Sequences per optimizer step, over all ranks and passes together.
-        corpus: Text: "plays" (bundled), or the path of a UTF-8 text file.
-        tokenizer: Text: "plays" (the bundled vocabulary), "byte" (no file at all), the path of a
-            tokenizer.json or of a folder with one, or a Hugging Face id.
-        seq_len: Text: scored positions per sequence.
-        validation_share: Text: share of the characters held out, in whole documents.
+        corpus: Text: "plays" (bundled), or the path of a UTF-8 text file. Chat: a .jsonl or
+            .jsonl.gz file, or a folder of them.
+        tokenizer: Text and chat: "plays" (the bundled vocabulary), "byte" (no file at all),
+            "o200k_harmony" (extra [tok]), the path of a tokenizer.json or of a folder with one, or
+            a Hugging Face id.
+        seq_len: Text and chat: positions per sequence.
+        validation_share: Text: share of the characters held out, in whole documents. Chat: share
+            of the conversations, about.
+        chat_template: Chat: path of a Jinja file that goes before the tokenizer's own template.
+        overlong: Chat: "cut" conversations that are longer than a sequence, or "refuse" them.
         states: Pointer: size of the set that the map maps to itself.
         queries: Pointer: questions per sequence, each one scored.
         max_hops: Pointer: hops of the hardest batches.
@@ -51,6 +59,8 @@ class DataConfig:
     tokenizer: str = "plays"
     seq_len: int = 128
     validation_share: float = 0.1
+    chat_template: str = ""
+    overlong: Overlong = "cut"
     states: int = 16
     queries: int = 32
     max_hops: int = 8
@@ -68,6 +78,8 @@ class DataConfig:
             raise ConfigError(
                 f"data.validation_share is {self.validation_share}; it must lie inside (0, 1)"
             )
+        if self.overlong not in get_args(Overlong):
+            raise ConfigError(f"data.overlong is {self.overlong!r}; it must be 'cut' or 'refuse'")
 
     @property
     def row_length(self) -> int:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from open_mythos.data.batch import BatchSource
+from open_mythos.data.chat_rows import ChatRows
+from open_mythos.data.chat_template import use_template
+from open_mythos.data.conversations import read_conversations, split_conversations
 from open_mythos.data.corpus import corpus_text, encode_corpus, train_validation_split
 from open_mythos.data.tasks import PointerChase, PrefixParity
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
@@ -10,7 +13,7 @@ from open_mythos.data.windows import TokenWindows
 from open_mythos.train.recipe import Recipe
 
 
-EvaluationSource = TokenWindows | PointerChase | PrefixParity
+EvaluationSource = TokenWindows | ChatRows | PointerChase | PrefixParity
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,10 @@ class Sources:
 
     Attributes:
         train: Endless training batches.
-        evaluation: What evaluators read: windows over the validation text, or the task, whose
-            evaluation batches are drawn from a stream of their own. None for a foreign source.
-        tokenizer: Text: what encoded it, kept beside the weights.
+        evaluation: What evaluators read: windows over the validation text, rows of held-out
+            conversations, or the task, whose evaluation batches are drawn from a stream of their
+            own. None for a foreign source.
+        tokenizer: Text and chat: what encoded it, kept beside the weights with its chat template.
     """
 
     train: BatchSource
@@ -55,6 +59,8 @@ def build_sources(recipe: Recipe) -> Sources:
         parity = PrefixParity(length=data.length, batch_size=data.batch_size, seed=recipe.seed)
         return Sources(parity, parity)
     tokenizer = load_tokenizer(data.tokenizer)
+    if data.kind == "chat":
+        return _chats(recipe, tokenizer)
     texts = train_validation_split(corpus_text(data.corpus), data.validation_share)
     train, validation = (
         TokenWindows(
@@ -65,5 +71,24 @@ def build_sources(recipe: Recipe) -> Sources:
             vocab_size=tokenizer.vocab_size,
         )
         for text in texts
+    )
+    return Sources(train, validation, tokenizer)
+
+
+def _chats(recipe: Recipe, tokenizer: Tokenizer) -> Sources:
+    data = recipe.data
+    if data.chat_template:
+        use_template(tokenizer, data.chat_template)
+    parts = split_conversations(read_conversations(data.corpus), data.validation_share)
+    train, validation = (
+        ChatRows.from_conversations(
+            part,
+            tokenizer,
+            seq_len=data.seq_len,
+            batch_size=data.batch_size,
+            seed=recipe.seed,
+            overlong=data.overlong,
+        )
+        for part in parts
     )
     return Sources(train, validation, tokenizer)

@@ -57,6 +57,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (DataConfig, {"batch_size": 0}, r"data\.batch_size is 0"),
     (DataConfig, {"states": 1}, r"data\.states is 1; it must be at least 2"),
     (DataConfig, {"validation_share": 1.0}, r"data\.validation_share is 1\.0"),
+    (DataConfig, {"overlong": "drop"}, r"data\.overlong is 'drop'; .*'cut' or 'refuse'"),
     (DepthConfig, {"min": 0}, r"depth\.min is 0"),
     (DepthConfig, {"min": 5, "max": 4}, r"depth\.max is 4; it must be at least 5"),
     (DepthConfig, {"mean": 2.5}, r"depth\.mean is 2\.5.*whole number"),
