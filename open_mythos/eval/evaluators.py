@@ -5,6 +5,7 @@ from itertools import islice
 
 from torch import nn
 
+from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
@@ -25,15 +26,15 @@ TASK_BATCHES = 2
 def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator]:
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
-    Text: "validation", at the training depth's mean. Tasks: "hops_8" or "bits_24" and so on, at
-    the easiest, the hardest trained and twice that difficulty, where it exists and the model has
-    room for its rows; with as many loops as the task grants a difficulty, or else the mean depth.
+    Text and chat: "validation", at the training depth's mean. Tasks: "hops_8" or "bits_24" and so
+    on, at the easiest, the hardest trained and twice that difficulty, where it exists and the model
+    has room for its rows; with the loops that the task grants a difficulty, or the mean depth.
     """
     held_out = sources.evaluation
     if held_out is None:
         return {}
     loops = max(1, round(expected_depth(recipe.depth)))
-    if isinstance(held_out, TokenWindows):
+    if isinstance(held_out, TokenWindows | ChatRows):
         return {"validation": text_evaluator(held_out, loops, sources.tokenizer)}
     most = held_out.max_level
     shown = those_with_room(held_out, (1, most, 2 * most), recipe.model.max_seq_len)
@@ -44,12 +45,12 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
 
 
 def text_evaluator(
-    windows: TokenWindows,
+    windows: TokenWindows | ChatRows,
     n_loops: int,
     tokenizer: Tokenizer | None = None,
     batches: int = TEXT_BATCHES,
 ) -> Evaluator:
-    """Loss, perplexity and accuracy on the first batches of a validation text.
+    """Loss, perplexity and accuracy on the first batches of a validation text, or of answers.
 
     With the tokenizer, bits per byte too, which compare across tokenizers.
     """

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.data.chat_rows import Overlong
 from open_mythos.data.tasks.pointer import Layout, Maps
 from open_mythos.data.tasks.registry import TASKS, Setting, TaskKind, build_task
 from open_mythos.data.tasks.task import GeneratedTask
 from open_mythos.errors import ConfigError, InputError, did_you_mean
 
 
-DataKind = Literal["text", TaskKind]
+DataKind = Literal["text", "chat", TaskKind]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimKind = Literal["adamw", "muon"]
@@ -21,6 +22,7 @@ ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 # What makes a row as long as it is, for the message about one that is too long.
 ROW_SETTINGS: dict[DataKind, str] = {
     "text": "data.seq_len",
+    "chat": "data.seq_len",
     "pointer": "a row of data.states and data.queries",
     "parity": "data.length",
 }
@@ -36,18 +38,24 @@ class DataConfig:
     """What the model sees.
 
     Attributes:
-        kind: "text" (windows of a corpus), or a task of data/tasks/registry.py: "pointer" (follow a
-            random map for k hops), "parity" (running parity of a bit string), "maze" and so on.
+        kind: "text" (windows of a corpus), "chat" (conversations, of which the answers are learnt),
+            or a task of data/tasks/registry.py: "pointer" (follow a random map for k hops),
+            "parity" (running parity of a bit string), "maze" and so on.
         batch_size: Sequences per optimizer step, over all ranks and passes together.
         corpus: Text: "plays" (bundled), the path of a UTF-8 text file, or that of a folder made by
-            `open-mythos data prepare`, which has its own tokenizer and held-out documents.
+            `open-mythos data prepare`, which has its own tokenizer and held-out documents. Chat: a
+            .jsonl or .jsonl.gz file, or a folder of them.
         mixture: Text: instead of a corpus, prepared folders and their weights; a weight of 0
             leaves one out.
         document_mask: Text: positions look at their own document only.
-        tokenizer: Text file: "plays" (the bundled vocabulary), "byte" (no file at all), the path of
-            a tokenizer.json or of a folder with one, or a Hugging Face id.
-        seq_len: Text: scored positions per sequence.
-        validation_share: Text file: share of the characters held out, in whole documents.
+        tokenizer: Text file and chat: "plays" (the bundled vocabulary), "byte" (no file at all),
+            "o200k_harmony" (extra [tok]), the path of a tokenizer.json or of a folder with one, or
+            a Hugging Face id.
+        seq_len: Text and chat: positions per sequence.
+        validation_share: Text file: share of the characters held out, in whole documents. Chat:
+            share of the conversations, about.
+        chat_template: Chat: path of a Jinja file that goes before the tokenizer's own template.
+        overlong: Chat: "cut" conversations that are longer than a sequence, or "refuse" them.
         states: Pointer: size of the set that the map maps to itself.
         queries: Pointer: questions per sequence, each one scored.
         max_hops: Pointer: hops of the hardest batches.
@@ -67,6 +75,8 @@ class DataConfig:
     tokenizer: str = "plays"
     seq_len: int = 128
     validation_share: float = 0.1
+    chat_template: str = ""
+    overlong: Overlong = "cut"
     states: int = 16
     queries: int = 32
     max_hops: int = 8
@@ -95,6 +105,8 @@ class DataConfig:
             at_least(f"data.mixture of {path!r}", weight, 0)
         if self.mixture and not any(self.mixture.values()):
             raise ConfigError("data.mixture has no weight above 0; raise one, or set it to {}")
+        if self.overlong not in get_args(Overlong):
+            raise ConfigError(f"data.overlong is {self.overlong!r}; it must be 'cut' or 'refuse'")
 
     @property
     def row_length(self) -> int:
