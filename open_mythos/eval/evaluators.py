@@ -12,9 +12,9 @@ from open_mythos.data.windows import TokenWindows
 from open_mythos.eval.accuracy import accuracy, those_with_room
 from open_mythos.eval.perplexity import score
 from open_mythos.train.depth import expected_depth
+from open_mythos.train.evaluation import Evaluator
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.sources import Sources
-from open_mythos.train.trainer import Evaluator
 
 
 # While training, enough of the validation text to see the curve: 16 batches of 16 windows of 128
