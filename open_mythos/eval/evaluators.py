@@ -7,15 +7,16 @@ from pathlib import Path
 
 from torch import nn
 
+from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.eval.accuracy import accuracy, those_with_room
 from open_mythos.eval.perplexity import score
 from open_mythos.train.depth import expected_depth
+from open_mythos.train.evaluation import Evaluator
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.sources import Sources
-from open_mythos.train.trainer import Evaluator
 
 
 # While training, enough of the validation text to see the curve: 16 batches of 16 windows of 128
@@ -27,16 +28,16 @@ TASK_BATCHES = 2
 def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator]:
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
-    Text: "validation", at the training depth's mean, and of a mixture, whose heaviest part that is,
-    "validation_web" and so on by the names of its folders. Tasks: "hops_8" or "bits_24" and so on,
-    at the easiest, the hardest trained and twice that difficulty, where it exists and the model has
-    room for its rows; with as many loops as the task grants a difficulty, or else the mean depth.
+    Text and chat: "validation", at the training depth's mean, and of a mixture, whose heaviest part
+    that is, "validation_web" and so on by the names of its folders. Tasks: "hops_8" or "bits_24"
+    and so on, at the easiest, the hardest trained and twice that difficulty, where it exists and
+    the model has room for its rows; with the loops that the task grants, or the mean depth.
     """
     held_out = sources.evaluation
     if held_out is None:
         return {}
     loops = max(1, round(expected_depth(recipe.depth)))
-    if isinstance(held_out, TokenWindows):
+    if isinstance(held_out, TokenWindows | ChatRows):
         named = {"validation": held_out, **part_names(sources.parts)}
         return {
             name: text_evaluator(windows, loops, sources.tokenizer)
@@ -58,12 +59,12 @@ def part_names(parts: Mapping[str, TokenWindows]) -> dict[str, TokenWindows]:
 
 
 def text_evaluator(
-    windows: TokenWindows,
+    windows: TokenWindows | ChatRows,
     n_loops: int,
     tokenizer: Tokenizer | None = None,
     batches: int = TEXT_BATCHES,
 ) -> Evaluator:
-    """Loss, perplexity and accuracy on the first batches of a validation text.
+    """Loss, perplexity and accuracy on the first batches of a validation text, or of answers.
 
     With the tokenizer, bits per byte too, which compare across tokenizers.
     """

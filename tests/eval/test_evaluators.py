@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.prepare import Request, prepare
 from open_mythos.data.windows import TokenWindows
 from open_mythos.eval.evaluators import standard_evaluators, text_evaluator
@@ -74,6 +75,23 @@ def test_text_is_judged_at_the_mean_depth_of_training(tmp_path: Path) -> None:
     letters = int(((batches[0].targets >= 0) & (batches[0].targets < 256)).sum())
     bits = first["loss"] * batches[0].scored / math.log(2)
     assert first["bits_per_byte"] == pytest.approx(bits / letters)
+
+
+def test_chats_are_judged_on_the_answers_held_out() -> None:
+    chats = Path(__file__).parents[1] / "data" / "conversations.jsonl"
+    data = DataConfig(kind="chat", corpus=str(chats), tokenizer="byte", seq_len=64, batch_size=2)
+    recipe = replace(RECIPE, data=data)
+    sources = build_sources(recipe)
+    assert isinstance(sources.evaluation, ChatRows)
+    model = OpenMythos(recipe.model)
+    found = standard_evaluators(recipe, sources)["validation"](model, 0)
+    whole = score(model, sources.evaluation.evaluation_batches(), 2)
+    assert found["loss"] == pytest.approx(whole.loss, abs=1e-6)
+    # Bytes of the answers, of which the ends of turns have none.
+    said = [d.ids[d.scored] for d in sources.evaluation.dialogues]
+    n_bytes = sum(int((ids < 256).sum()) for ids in said)
+    nats = found["bits_per_byte"] * math.log(2) * n_bytes
+    assert nats == pytest.approx(whole.loss * whole.n_targets, rel=1e-5)
 
 
 def test_a_mixture_is_judged_by_each_of_its_parts(tmp_path: Path) -> None:
