@@ -14,6 +14,7 @@ class Purpose(IntEnum):
     EVALUATION = 1
     SPLIT = 2
     DEPTH = 3
+    WORLD = 16  # facts that training and evaluation share
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:

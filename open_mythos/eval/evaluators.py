@@ -6,9 +6,10 @@ from itertools import islice
 from torch import nn
 
 from open_mythos.data.chat_rows import ChatRows
+from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
-from open_mythos.eval.accuracy import Task, accuracy
+from open_mythos.eval.accuracy import accuracy, those_with_room
 from open_mythos.eval.perplexity import score
 from open_mythos.train.depth import expected_depth
 from open_mythos.train.recipe import Recipe
@@ -26,8 +27,9 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
     Text and chat: "validation", at the training depth's mean. Tasks: "hops_8" or "bits_24" and so
-    on, at the easiest, the hardest trained and twice that difficulty, where the model has room for
-    its rows; a pointer task gets as many loops as its hops are granted.
+    on, at the easiest, the hardest trained and twice that difficulty, where it exists and the model
+    has room for its rows; with as many loops as the task grants a difficulty, or else the mean
+    depth.
     """
     held_out = sources.evaluation
     if held_out is None:
@@ -35,15 +37,12 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
     loops = max(1, round(expected_depth(recipe.depth)))
     if isinstance(held_out, TokenWindows | ChatRows):
         return {"validation": text_evaluator(held_out, loops, sources.tokenizer)}
-    if recipe.data.kind == "pointer":
-        per_hop, most = recipe.data.loops_per_hop, recipe.data.max_hops
-        return {
-            f"hops_{k}": task_evaluator(held_out, k, k * per_hop)
-            for k in sorted({1, most, 2 * most})
-        }
-    most, room = recipe.data.length, recipe.model.max_seq_len
-    lengths = [n for n in sorted({1, most, 2 * most}) if n <= room]
-    return {f"bits_{n}": task_evaluator(held_out, n, loops) for n in lengths}
+    most = held_out.max_level
+    shown = those_with_room(held_out, (1, most, 2 * most), recipe.model.max_seq_len)
+    return {
+        f"{held_out.unit}_{d}": task_evaluator(held_out, d, held_out.loops_for(d) or loops)
+        for d in shown
+    }
 
 
 def text_evaluator(

@@ -31,6 +31,7 @@ from open_mythos.checkpoint.store import (
 from open_mythos.config.overrides import from_plain, read_yaml, to_plain, to_yaml
 from open_mythos.data.tokenizer import Tokenizer, save_tokenizer
 from open_mythos.errors import CheckpointError, ConfigError, DamagedError, did_you_mean
+from open_mythos.train import tensorboard, wandb_sink
 from open_mythos.train.environment import environment
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.state import TrainState
@@ -48,10 +49,15 @@ CHANGEABLE = (
     "name",
     "steps",
     "eval_every",
+    "eval_loops",
+    "eval_tokens",
+    "eval_samples",
+    "eval_prompts",
     "save_every",
     "keep_last",
     "best_by",
     "log_every",
+    "log_to",
     "device",
 )
 
@@ -75,8 +81,8 @@ class RunFolder:
     """The folder of one run, which one process at a time writes.
 
     recipe.yaml, env.json, metrics.jsonl, checkpoints/step_0000100/{model.safetensors, config.json,
-    optimizer.safetensors, state.json, manifest.json}, `latest`, the newest step's path in it, and
-    `best.json`, the best step's.
+    optimizer.safetensors, state.json, manifest.json}, `latest`, the newest step's path in it,
+    `best.json`, the best step's, samples/step_0000100.txt, and what trackers add (docs/runs.md).
 
     Attributes:
         root: The folder itself.
@@ -99,6 +105,11 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """Every record."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """What the model wrote at each evaluation."""
+        return self.root / "samples"
 
     @property
     def checkpoints(self) -> Path:
@@ -187,15 +198,18 @@ class RunFolder:
     def clear(self) -> None:
         """Delete the run's own files, and no others."""
         files = (self.metrics_file, self.env_file, self.latest_file, self.best_file)
-        for file in (*files, self.recipe_file):
+        for file in (*files, self.recipe_file, self.root / wandb_sink.ID_FILE):
             file.unlink(missing_ok=True)
-        if self.checkpoints.is_dir():
-            shutil.rmtree(self.checkpoints)
+        for folder in (self.checkpoints, self.samples, self.root / tensorboard.FOLDER):
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
-    def note_environment(self, device: torch.device, step: int) -> None:
+    def note_environment(
+        self, device: torch.device, step: int, seed: int | None = None, world: int = 1
+    ) -> None:
         """Add to env.json what this start runs on: bits may differ between two of them."""
         starts = read_json(self.env_file)["starts"] if self.env_file.is_file() else []
-        write_json(self.env_file, {"starts": [*starts, environment(device, step)]})
+        write_json(self.env_file, {"starts": [*starts, environment(device, step, seed, world)]})
 
     # -- saving and loading ----------------------------------------------------------------------
 

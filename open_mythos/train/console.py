@@ -68,7 +68,7 @@ class ConsoleSink:
         """Take the numbers in, and write the line when it is due and not live."""
         assert self._run is not None, "open the sink first"
         if record.skipped:
-            self.note(f"step {record.step}: loss or gradient is not finite; skipped")
+            self.note(f"step {record.step}: skipped, its loss or gradient not finite, or a spike")
         self._recent.append(record)
         self._pace.append((self._now(), record.step))
         recipe = self._run.recipe

@@ -6,14 +6,17 @@ from typing import Literal, get_args
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.chat_rows import Overlong
-from open_mythos.data.tasks import Layout, Maps
-from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.data.tasks.pointer import Layout, Maps
+from open_mythos.data.tasks.registry import TASKS, Setting, TaskKind, build_task
+from open_mythos.data.tasks.task import GeneratedTask
+from open_mythos.errors import ConfigError, InputError, did_you_mean
 
 
-DataKind = Literal["text", "chat", "pointer", "parity"]
+DataKind = Literal["text", "chat", TaskKind]
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimKind = Literal["adamw", "muon"]
+Tracker = Literal["tensorboard", "wandb"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
 # What makes a row as long as it is, for the message about one that is too long.
@@ -23,6 +26,11 @@ ROW_SETTINGS: dict[DataKind, str] = {
     "pointer": "a row of data.states and data.queries",
     "parity": "data.length",
 }
+# What two tasks take from DataConfig itself; everything else is in DataConfig.task.
+OWN_SETTINGS: dict[DataKind, tuple[str, ...]] = {
+    "pointer": ("states", "queries", "max_hops", "layout", "maps", "loops_per_hop"),
+    "parity": ("length",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +39,8 @@ class DataConfig:
 
     Attributes:
         kind: "text" (windows of a corpus), "chat" (conversations, of which the answers are
-            learnt), "pointer" (follow a random map for k hops) or "parity" (running parity of a
-            bit string).
+            learnt), or a task of data/tasks/registry.py: "pointer" (follow a random map for k
+            hops), "parity" (running parity of a bit string), "maze" and so on.
         batch_size: Sequences per optimizer step, over all ranks and passes together.
         corpus: Text: "plays" (bundled), or the path of a UTF-8 text file. Chat: a .jsonl or
             .jsonl.gz file, or a folder of them.
@@ -51,6 +59,8 @@ class DataConfig:
         maps: Pointer: "random", "permutation" (one-to-one) or "cycle" (a single one).
         loops_per_hop: Pointer: loops granted per hop while training.
         length: Parity: bits of the longest strings.
+        task: Tasks: settings of the task by name, such as {"digits": 3}; what is left out is as
+            the task has it (docs/tasks.md).
     """
 
     kind: DataKind = "text"
@@ -68,6 +78,7 @@ class DataConfig:
     maps: Maps = "random"
     loops_per_hop: int = 1
     length: int = 24
+    task: dict[str, Setting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "seq_len", "queries", "max_hops", "loops_per_hop", "length")
@@ -80,13 +91,32 @@ class DataConfig:
             )
         if self.overlong not in get_args(Overlong):
             raise ConfigError(f"data.overlong is {self.overlong!r}; it must be 'cut' or 'refuse'")
+        if self.kind in TASKS:
+            self.build_task(seed=0)
+        elif self.task:
+            raise ConfigError(f"data.task is {self.task}, but data.kind {self.kind!r} is no task")
 
     @property
     def row_length(self) -> int:
         """Positions of the longest training rows, which the model must have room for."""
-        if self.kind == "pointer":
-            return self.states * (1 if self.layout == "joint" else 2) + self.queries
-        return self.length if self.kind == "parity" else self.seq_len
+        if self.kind not in TASKS:
+            return self.seq_len
+        task = self.build_task(seed=0)
+        return task.row_length(task.max_level)
+
+    def build_task(self, seed: int) -> GeneratedTask:
+        """The task of these settings, its training batches fixed by `seed`.
+
+        Raises:
+            ConfigError: If `task` has a setting that the kind does not, or a value does not fit.
+        """
+        own = {name: getattr(self, name) for name in OWN_SETTINGS.get(self.kind, ())}
+        try:
+            return build_task(
+                self.kind, {**own, **self.task}, batch_size=self.batch_size, seed=seed
+            )
+        except InputError as error:
+            raise ConfigError(f"data.task: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,12 +316,18 @@ class Recipe:
         steps: Optimizer steps of the whole run.
         seed: Fixes weights, data, depths and dropout.
         eval_every: Steps between evaluations; 0 evaluates at the end only.
+        eval_loops: Numbers of loops to evaluate with, beside the one that training means; empty is
+            1 and twice that.
+        eval_tokens: Text: targets of the held-out text that an evaluation scores, the first ones.
+        eval_samples: Text: continuations that an evaluation writes.
+        eval_prompts: Text: what they begin with; empty is what the held-out text has.
         save_every: Steps between checkpoints; 0 saves at the end only.
         keep_last: Checkpoints to keep; 0 keeps all.
         best_by: Evaluation numbers of this name, whatever evaluator gave them, are averaged, and
             the checkpoint with the best mean is kept too: the least "loss", the largest of any
             other. "" keeps none.
         log_every: Steps between lines on a console that is no terminal.
+        log_to: Trackers, beside metrics.jsonl: "tensorboard", "wandb".
         router_bias_step: How far one step moves the bias that evens out the experts; 0 is off.
         device: "auto" (the accelerator if there is one), or a torch device such as "cuda:1".
     """
@@ -307,18 +343,30 @@ class Recipe:
     steps: int = 1000
     seed: int = 0
     eval_every: int = 200
+    eval_loops: tuple[int, ...] = ()
+    eval_tokens: int = 16_384
+    eval_samples: int = 2
+    eval_prompts: tuple[str, ...] = ()
     save_every: int = 200
     keep_last: int = 3
     best_by: str = "loss"
     log_every: int = 20
+    log_to: tuple[Tracker, ...] = ()
     router_bias_step: float = 1e-3
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every"):
+        for name in ("steps", "log_every", "eval_tokens"):
             whole(name, getattr(self, name), 1)
-        for name in ("seed", "eval_every", "save_every", "keep_last"):
+        for name in ("seed", "eval_every", "eval_samples", "save_every", "keep_last"):
             whole(name, getattr(self, name), 0)
+        for loops in self.eval_loops:
+            whole("eval_loops", loops, 1)
+        for tracker in self.log_to:
+            if tracker not in get_args(Tracker):
+                raise ConfigError(
+                    f"log_to has {tracker!r}; {did_you_mean(str(tracker), get_args(Tracker))}"
+                )
         at_least("router_bias_step", self.router_bias_step, 0)
         if self.objective.ponder and self.model.readout == "last":
             raise ConfigError(
@@ -327,8 +375,9 @@ class Recipe:
             )
         length, room = self.data.row_length, self.model.max_seq_len
         if length > room:
+            setting = ROW_SETTINGS.get(self.data.kind, "a row of data.task")
             raise ConfigError(
-                f"{ROW_SETTINGS[self.data.kind]} ({length}) exceeds model.max_seq_len ({room}); "
+                f"{setting} ({length}) exceeds model.max_seq_len ({room}); "
                 "lower the one or raise the other"
             )
 

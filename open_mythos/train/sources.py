@@ -7,13 +7,14 @@ from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.chat_template import use_template
 from open_mythos.data.conversations import read_conversations, split_conversations
 from open_mythos.data.corpus import corpus_text, encode_corpus, train_validation_split
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.registry import TASKS
+from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.train.recipe import Recipe
 
 
-EvaluationSource = TokenWindows | ChatRows | PointerChase | PrefixParity
+EvaluationSource = TokenWindows | ChatRows | Task
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,9 @@ def build_sources(recipe: Recipe) -> Sources:
         InputError: If the corpus or the tokenizer is not there, or the text is too short.
     """
     data = recipe.data
-    if data.kind == "pointer":
-        chase = PointerChase(
-            states=data.states,
-            queries=data.queries,
-            batch_size=data.batch_size,
-            seed=recipe.seed,
-            max_hops=data.max_hops,
-            layout=data.layout,
-            maps=data.maps,
-            loops_per_hop=data.loops_per_hop,
-        )
-        return Sources(chase, chase)
-    if data.kind == "parity":
-        parity = PrefixParity(length=data.length, batch_size=data.batch_size, seed=recipe.seed)
-        return Sources(parity, parity)
+    if data.kind in TASKS:
+        task = data.build_task(recipe.seed)
+        return Sources(task, task)
     tokenizer = load_tokenizer(data.tokenizer)
     if data.kind == "chat":
         return _chats(recipe, tokenizer)

@@ -21,7 +21,7 @@ from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.state import TrainState
-from open_mythos.train.usage import forget_memory, usage
+from open_mythos.train.usage import Work, forget_memory, usage
 
 
 @dataclass(frozen=True)
@@ -168,15 +168,15 @@ def finish(
     # Easier rows say nothing of the level that is being learnt.
     if launched.drawn in (0, launched.level):
         state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
-    measured = usage(
-        state.working.model,
+    work = Work(
         positions=launched.positions,
         length=launched.length,
         depths=[launched.n_loops],
         backprop_loops=recipe.depth.backprop_loops,
-        seconds=time.perf_counter() - max(since, launched.began),
-        waited=launched.waited,
+        precision=state.working.precision,
     )
+    seconds = time.perf_counter() - max(since, launched.began)
+    measured = usage(state.working.model, work, seconds, launched.waited)
     if launched.step % recipe.log_every == 0:
         forget_memory(state.device)
     return StepRecord(

@@ -18,19 +18,20 @@ from open_mythos.parallel.apply import apply
 from open_mythos.parallel.ranks import Ranks, joined
 from open_mythos.train.checkpoints import RunFolder, Start, better, judged
 from open_mythos.train.curriculum import start as first_level
+from open_mythos.train.evaluation import Evaluator, judge
 from open_mythos.train.interrupt import StopRequest
 from open_mythos.train.optim import build_optimizer
 from open_mythos.train.precision import Working
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import EvalRecord, StepRecord
-from open_mythos.train.sinks import JsonlSink, RunInfo, Sink
+from open_mythos.train.sinks import JsonlSink, RunInfo, SamplesSink, Sink
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.spikes import Spikes
 from open_mythos.train.state import TrainState, own_rng
 from open_mythos.train.step import Launched, finish, launch
+from open_mythos.train.tracking import tracking_sinks
 
 
-Evaluator = Callable[[nn.Module, int], Mapping[str, float]]
 ALONE = Ranks()
 Status = Literal["finished", "stopped", "out_of_time", "diverged"]
 
@@ -113,15 +114,16 @@ def train(
         recipe: What to run.
         out: The run's folder; metrics.jsonl and checkpoints go there.
         resume: "new", "resume", "auto" or "fresh": see RunFolder.begin.
-        evaluators: Name -> function (model, step) -> numbers, run every eval_every steps and at
-            the end. They can change nothing: the generators are put back after them.
-        sinks: Where records go, beside the run's own metrics.jsonl.
+        evaluators: Name -> function (model, step) -> numbers and texts, run every eval_every steps
+            and at the end. They can change nothing: the generators are put back after them.
+        sinks: Where records go, beside the run's own files and the trackers of recipe.log_to.
         max_seconds: Stop, saved, at the first step boundary after this wall time.
         parts: Another network or other data than the recipe's own.
 
     Raises:
         ConfigError: If the recipe does not fit its data, the saved run, or this machine.
         CheckpointError: If the folder's state is not what `resume` says, or cannot be read.
+        MissingExtraError: If a tracker of recipe.log_to is not installed.
     """
     began = time.perf_counter()
     parts = parts or Parts()
@@ -132,12 +134,14 @@ def train(
         source = sources.train
         refuse_small_vocabulary(recipe, source)
         folder = RunFolder(out)
+        own = [JsonlSink(folder.metrics_file), SamplesSink(folder.samples)]
+        shown = [*own, *tracking_sinks(recipe), *sinks]
         loop = Loop(
             recipe=recipe,
             folder=folder,
             sources=sources,
             evaluators=evaluators or {},
-            sinks=[JsonlSink(folder.metrics_file), *sinks] if ranks.first else [],
+            sinks=shown if ranks.first else [],
             ranks=ranks,
         )
         closing.enter_context(own_rng(device))
@@ -147,7 +151,7 @@ def train(
         checkpoint = folder.restore(state, loop.notes.append) if resumed else None
         state.working.refresh()
         if ranks.first:
-            folder.note_environment(device, state.step)
+            folder.note_environment(device, state.step, recipe.seed, ranks.world)
         for sink in loop.sinks:
             closing.callback(sink.close)
         loop.open(state, checkpoint)
@@ -195,10 +199,12 @@ class Loop:
             start_step=state.step,
             device=str(state.device),
             n_parameters=sum(p.numel() for p in state.model.parameters()),
+            say=self.note,
         )
+        found = tuple(self.notes)
         for sink in self.sinks:
             sink.open(info)
-        for text in self.notes:
+        for text in found:
             self._tell(text)
         if checkpoint is not None:
             self.note(f"resumed at step {state.step}")
@@ -285,15 +291,12 @@ class Loop:
         """Run every evaluator on the model as it is, and report their numbers."""
         if not self.evaluators:
             return
-        found: dict[str, float] = {}
-        for name, evaluator in self.evaluators.items():
-            with own_rng(state.device):
-                numbers = evaluator(state.working.model, state.step)
-            found.update({f"{name}/{key}": float(value) for key, value in numbers.items()})
-        self.evaluation = EvalRecord(step=state.step, values=found)
+        found = judge(self.evaluators, state.working.model, state.step, state.device)
+        # What follows from it must be the same on all ranks, to the last bit.
+        self.evaluation = self.ranks.told(found)
         for sink in self.sinks:
             sink.evaluation(self.evaluation)
-        self.keep_best(state, found)
+        self.keep_best(state, self.evaluation.values)
 
     def keep_best(self, state: TrainState, found: Mapping[str, float]) -> None:
         """Keep this step's checkpoint, made now if none was due, if evaluation likes it best."""

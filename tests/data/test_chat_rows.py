@@ -26,7 +26,7 @@ USER, ASSISTANT, END = (
 def asked(question: str, *answers: str) -> Conversation:
     messages: list[dict[str, str]] = [{"role": "user", "content": question}]
     messages += [{"role": "assistant", "content": answer} for answer in answers]
-    return Conversation(tuple(messages), f"x.jsonl:{question}")
+    return Conversation(tuple(messages), f"x.jsonl:{len(question)}")
 
 
 CHATS = st.lists(
@@ -183,7 +183,7 @@ def test_bad_settings_and_conversations_are_refused() -> None:
         (lambda: rows.batch(0, rows=[3]), "row 3"),
         (lambda: rows_of(chats, seq_len=0), "seq_len is 0"),
         (lambda: rows_of(chats, overlong="drop"), "overlong is 'drop'"),
-        (lambda: rows_of([asked("q")]), "x.jsonl:q: no message of the assistant"),
+        (lambda: rows_of([asked("q")]), "x.jsonl:1: no message of the assistant"),
         (lambda: rows_of([]), "no conversation is left"),
     ):
         with pytest.raises(InputError, match=message):

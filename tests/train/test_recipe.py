@@ -37,6 +37,26 @@ def test_overrides_reach_every_level(tiny: Recipe) -> None:
         configure(tiny, None, ["optim.lr_rate=1"])
 
 
+def test_evaluation_and_trackers_are_chosen_from_outside(tiny: Recipe) -> None:
+    words = [
+        "log_to=tensorboard,wandb",
+        "eval_loops=1,8",
+        "eval_prompts=To be, or",
+        "eval_samples=1",
+    ]
+    found = configure(tiny, None, words)
+    assert found.log_to == ("tensorboard", "wandb")
+    assert (found.eval_loops, found.eval_prompts) == ((1, 8), ("To be, or",))
+    assert from_plain(Recipe, to_plain(found)) == found
+    with pytest.raises(ConfigError, match="log_to"):
+        configure(tiny, None, ["log_to=tensorbord"])
+    with pytest.raises(ConfigError, match="did you mean 'tensorboard'"):
+        replace(tiny, log_to=("tensorbord",))  # type: ignore[arg-type]
+    for bad in ({"eval_loops": (0,)}, {"eval_tokens": 0}, {"eval_samples": -1}):
+        with pytest.raises(ConfigError, match=next(iter(bad))):
+            replace(tiny, **bad)  # type: ignore[arg-type]
+
+
 def test_the_engine_is_chosen_from_outside(tiny: Recipe) -> None:
     assert tiny.engine == EngineConfig(precision="fp32", compile=False, checkpoint=False)
     words = ["engine.precision=bf16", "engine.checkpoint=yes", "depth.backprop_loops=2"]

@@ -6,7 +6,8 @@ import torch
 
 from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.chat_template import chat_template
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.pointer import PointerChase
+from open_mythos.data.tasks.prefix import PrefixParity
 from open_mythos.data.tokenizer import save_tokenizer, tokenizer_from_folder
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError

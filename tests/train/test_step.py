@@ -8,7 +8,7 @@ import torch
 
 from open_mythos.config.budget import training_flops_per_token
 from open_mythos.data.batch import IGNORE, Batch
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import spikes
@@ -192,7 +192,7 @@ def test_the_record_says_what_the_step_took(quiet: Recipe, monkeypatch: pytest.M
     state, source = begin(recipe, lambda r: OpenMythos(r.model))
     forgotten = []
     monkeypatch.setattr("open_mythos.train.step.forget_memory", forgotten.append)
-    monkeypatch.setattr("open_mythos.train.usage.peak_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr("open_mythos.train.usage.peak_flops", lambda device, precision: 1e9)
     waiting = launch(state, source, recipe)
     with monkeypatch.context() as still:
         still.setattr("time.perf_counter", lambda: waiting.began + 4.0)
