@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from open_mythos import __version__
+from open_mythos.cli.data import app as data
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
 
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
 
 Overrides = Annotated[

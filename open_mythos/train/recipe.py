@@ -42,14 +42,18 @@ class DataConfig:
             learnt), or a task of data/tasks/registry.py: "pointer" (follow a random map for k
             hops), "parity" (running parity of a bit string), "maze" and so on.
         batch_size: Sequences per optimizer step, over all ranks and passes together.
-        corpus: Text: "plays" (bundled), or the path of a UTF-8 text file. Chat: a .jsonl or
-            .jsonl.gz file, or a folder of them.
-        tokenizer: Text and chat: "plays" (the bundled vocabulary), "byte" (no file at all),
+        corpus: Text: "plays" (bundled), the path of a UTF-8 text file, or that of a folder made by
+            `open-mythos data prepare`, which has its own tokenizer and held-out documents. Chat: a
+            .jsonl or .jsonl.gz file, or a folder of them.
+        mixture: Text: instead of a corpus, prepared folders and their weights; a weight of 0
+            leaves one out.
+        document_mask: Text and chat: positions look at their own document or conversation only.
+        tokenizer: Text file and chat: "plays" (the bundled vocabulary), "byte" (no file at all),
             "o200k_harmony" (extra [tok]), the path of a tokenizer.json or of a folder with one, or
             a Hugging Face id.
         seq_len: Text and chat: positions per sequence.
-        validation_share: Text: share of the characters held out, in whole documents. Chat: share
-            of the conversations, about.
+        validation_share: Text file: share of the characters held out, in whole documents. Chat:
+            share of the conversations, about.
         chat_template: Chat: path of a Jinja file that goes before the tokenizer's own template.
         overlong: Chat: "cut" conversations that are longer than a sequence, or "refuse" them.
         states: Pointer: size of the set that the map maps to itself.
@@ -66,6 +70,8 @@ class DataConfig:
     kind: DataKind = "text"
     batch_size: int = 16
     corpus: str = "plays"
+    mixture: dict[str, float] = field(default_factory=dict)
+    document_mask: bool = False
     tokenizer: str = "plays"
     seq_len: int = 128
     validation_share: float = 0.1
@@ -95,6 +101,12 @@ class DataConfig:
             self.build_task(seed=0)
         elif self.task:
             raise ConfigError(f"data.task is {self.task}, but data.kind {self.kind!r} is no task")
+        if not isinstance(self.document_mask, bool):
+            raise ConfigError(f"data.document_mask is True or False, not {self.document_mask!r}")
+        for path, weight in self.mixture.items():
+            at_least(f"data.mixture of {path!r}", weight, 0)
+        if self.mixture and not any(self.mixture.values()):
+            raise ConfigError("data.mixture has no weight above 0; raise one, or set it to {}")
 
     @property
     def row_length(self) -> int:
