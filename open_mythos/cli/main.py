@@ -58,7 +58,11 @@ Device = Annotated[
 ]
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
-STARTS: dict[Resume | None, str] = {None: "new", "auto": "auto", "only": "resume"}
+STARTS: dict[Resume | None, Literal["new", "auto", "resume"]] = {
+    None: "new",
+    "auto": "auto",
+    "only": "resume",
+}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 

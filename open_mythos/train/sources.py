@@ -11,6 +11,7 @@ from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.chat_template import use_template
 from open_mythos.data.conversations import read_conversations, split_conversations
 from open_mythos.data.corpus import PLAYS, corpus_text, encode_corpus, train_validation_split
+from open_mythos.data.documents import HUB
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepared import Prepared, SplitName, open_prepared
 from open_mythos.data.shards import StartArray, TokenArray
@@ -18,7 +19,7 @@ from open_mythos.data.tasks.registry import TASKS
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
 from open_mythos.data.windows import TokenWindows
-from open_mythos.errors import ConfigError
+from open_mythos.errors import ConfigError, InputError
 from open_mythos.train.recipe import Recipe
 
 
@@ -62,6 +63,11 @@ def build_sources(recipe: Recipe) -> Sources:
         return Sources(task, task)
     if data.kind == "chat":
         return chat_sources(recipe)
+    if data.corpus.startswith(HUB) and not data.mixture:
+        raise InputError(
+            f"data.corpus is {data.corpus!r}; data sets of the hub are prepared first: run "
+            f"`open-mythos data prepare {data.corpus} --out DIR`, then set data.corpus=DIR"
+        )
     if data.mixture:
         return mixture_sources(recipe)
     if data.corpus != PLAYS and Path(data.corpus).is_dir():
@@ -158,7 +164,7 @@ def starts_after(tokens: TokenArray, eos_id: int) -> StartArray:
 
 
 def chat_sources(recipe: Recipe) -> Sources:
-    """Conversations, of which the answers are learnt."""
+    """Conversations from a file, held in memory."""
     data = recipe.data
     tokenizer = load_tokenizer(data.tokenizer)
     if data.chat_template:

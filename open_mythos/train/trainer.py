@@ -134,7 +134,7 @@ def train(
         source = sources.train
         refuse_small_vocabulary(recipe, source)
         folder = RunFolder(out)
-        own = [JsonlSink(folder.metrics_file), SamplesSink(folder.samples)]
+        own: list[Sink] = [JsonlSink(folder.metrics_file), SamplesSink(folder.samples)]
         shown = [*own, *tracking_sinks(recipe), *sinks]
         loop = Loop(
             recipe=recipe,

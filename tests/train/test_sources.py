@@ -147,6 +147,8 @@ def test_a_mixture_has_one_tokenizer(tiny: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_prepared_is_named(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data prepare hf:a/b --out DIR`, then set data.corpus"):
+        build_sources(replace(tiny, data=DataConfig(corpus="hf:a/b", seq_len=16)))
     for data in (
         DataConfig(corpus=str(tmp_path), seq_len=16),
         DataConfig(mixture={str(tmp_path): 1}, seq_len=16),
