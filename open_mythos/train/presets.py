@@ -96,7 +96,12 @@ def sft() -> Recipe:
         name="sft",
         model=small(vocab_size=320, dim=128, max_seq_len=1024),
         data=DataConfig(
-            kind="chat", corpus="conversations.jsonl", tokenizer="byte", batch_size=8, seq_len=512
+            kind="chat",
+            corpus="conversations.jsonl",
+            tokenizer="byte",
+            document_mask=True,
+            batch_size=8,
+            seq_len=512,
         ),
         depth=DepthConfig(kind="poisson", mean=4, min=1, max=8),
         optim=OptimConfig(lr=1e-3, warmup_steps=20, decay_embeddings=True),
