@@ -72,9 +72,16 @@ class RandomBatches:
     depths: Sequence[int]
     max_level: int = 0
 
-    def batch(self, step: int, level: int = 0) -> Batch:
-        """The batch of a step."""
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        return len(self.batches[0].ids)
+
+    def batch(self, step: int, level: int = 0, rows: Sequence[int] | None = None) -> Batch:
+        """The batch of a step, or some of its rows."""
         chosen = self.batches[step % len(self.batches)]
+        if rows is not None:
+            chosen = replace(chosen, ids=chosen.ids[list(rows)], targets=chosen.targets[list(rows)])
         return replace(chosen, n_loops=self.depths[step % len(self.depths)], level=level)
 
 

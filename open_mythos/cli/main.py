@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from open_mythos import __version__
+from open_mythos.cli.data import app as data
 from open_mythos.errors import MythosError
 
 
@@ -34,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data, name="data")
 
 Overrides = Annotated[
     list[str] | None,

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from open_mythos.cli.opening import Opened, open_checkpoint
 from open_mythos.data.corpus import corpus_text, encode_corpus
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.task import Task
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError
+from open_mythos.eval.accuracy import those_with_room
 from open_mythos.eval.loop_curve import DepthMap, LoopCurve, depth_map, sweep
 from open_mythos.eval.perplexity import score
 from open_mythos.train.sources import EvaluationSource, build_sources
@@ -74,13 +75,11 @@ def text_curve(
     )
 
 
-def task_map(
-    opened: Opened, task: PointerChase | PrefixParity, loops: Sequence[int], batches: int
-) -> DepthMap:
+def task_map(opened: Opened, task: Task, loops: Sequence[int], batches: int) -> DepthMap:
     """Accuracy at every depth, from the easiest to four times the trained, as far as fits."""
-    most, room = task.max_level, opened.model.cfg.max_seq_len
-    wanted = sorted({1, max(1, most // 2), most, 2 * most, 4 * most})
-    difficulties = [d for d in wanted if task.evaluation_batch(d).ids.shape[1] <= room]
+    most = task.max_level
+    wanted = {1, max(1, most // 2), most, 2 * most, 4 * most}
+    difficulties = those_with_room(task, wanted, opened.model.cfg.max_seq_len)
     return depth_map(opened.model, task, difficulties, loops, batches=batches, name="task")
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from rich.console import Console
 
 from open_mythos.checkpoint.files import write_json, write_text
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.data.windows import TokenWindows
 from open_mythos.demo.measure import TaskResult, TextResult, measure_task, measure_text
 from open_mythos.demo.plan import SEED_DESIGN, TASK, TEXT, Plan

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
-from open_mythos.eval.accuracy import Task
+from open_mythos.eval.accuracy import those_with_room
 from open_mythos.eval.sample_writer import SampleWriter, held_out_prompts, prompts_of
 from open_mythos.eval.task_judge import TaskJudge
 from open_mythos.eval.text_judge import HeldOut, TextJudge
@@ -24,30 +25,30 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
 
     Text: "validation", at the training depth's mean and at recipe.eval_loops, and "samples".
     Tasks: "hops_8" or "bits_24" and so on, at the easiest, the hardest trained and twice that
-    difficulty, where the model has room for its rows, each with the loops that it is granted and
-    with recipe.eval_loops; a pointer task grants loops by the hop.
+    difficulty, where it exists and the model has room for its rows; with as many loops as the task
+    grants a difficulty, or else the mean depth, and with recipe.eval_loops.
     """
     held_out = sources.evaluation
     if held_out is None:
         return {}
     loops = max(1, round(expected_depth(recipe.depth)))
     if isinstance(held_out, TokenWindows):
-        also = eval_loops(recipe, loops)
-        judge = text_evaluator(
-            held_out, loops, sources.tokenizer, also_at=also, tokens=recipe.eval_tokens
-        )
-        return {"validation": judge, **sample_evaluators(recipe, held_out, sources.tokenizer)}
-    if recipe.data.kind == "pointer":
-        per_hop, most = recipe.data.loops_per_hop, recipe.data.max_hops
-        also = eval_loops(recipe, most * per_hop)
-        return {
-            f"hops_{k}": task_evaluator(held_out, k, k * per_hop, also_at=also)
-            for k in sorted({1, most, 2 * most})
+        named = {"validation": held_out}
+        also, tokens = eval_loops(recipe, loops), recipe.eval_tokens
+        judges = {
+            name: text_evaluator(text, loops, sources.tokenizer, also_at=also, tokens=tokens)
+            for name, text in named.items()
         }
-    most, room = recipe.data.length, recipe.model.max_seq_len
-    lengths = [n for n in sorted({1, most, 2 * most}) if n <= room]
-    also = eval_loops(recipe, loops)
-    return {f"bits_{n}": task_evaluator(held_out, n, loops, also_at=also) for n in lengths}
+        return {**judges, **sample_evaluators(recipe, held_out, sources.tokenizer)}
+    most = held_out.max_level
+    shown = those_with_room(held_out, (1, most, 2 * most), recipe.model.max_seq_len)
+    also = eval_loops(recipe, held_out.loops_for(most) or loops)
+    return {
+        f"{held_out.unit}_{d}": task_evaluator(
+            held_out, d, held_out.loops_for(d) or loops, also_at=also
+        )
+        for d in shown
+    }
 
 
 def eval_loops(recipe: Recipe, meant: int) -> tuple[int, ...]:

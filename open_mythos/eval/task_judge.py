@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from open_mythos.eval.accuracy import Task, accuracy
+from open_mythos.data.tasks.task import Task
+from open_mythos.eval.accuracy import accuracy
 from open_mythos.eval.text_judge import in_passes_of
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.eval.accuracy import accuracy
 from open_mythos.eval.task_judge import BATCHES, ROWS, TaskJudge
 from open_mythos.model.mythos import OpenMythos

@@ -8,7 +8,7 @@ import torch
 
 from open_mythos.config.budget import training_flops_per_token
 from open_mythos.data.batch import IGNORE, Batch
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import spikes
