@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
+from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
 
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
+app.add_typer(tokenizer, name="tokenizer")
 
 Overrides = Annotated[
     list[str] | None,
@@ -56,7 +58,11 @@ Device = Annotated[
 ]
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
-STARTS: dict[Resume | None, str] = {None: "new", "auto": "auto", "only": "resume"}
+STARTS: dict[Resume | None, Literal["new", "auto", "resume"]] = {
+    None: "new",
+    "auto": "auto",
+    "only": "resume",
+}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 

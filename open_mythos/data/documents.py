@@ -24,6 +24,8 @@ READERS: dict[str, Reader] = {
     ".jsonl.zst": read_lines,
     ".parquet": read_parquet,
 }
+# Says that a name is meant for the hub, whatever there is on disk.
+HUB = "hf:"
 # owner/name, and after colons a subset and a split.
 HUB_DATA = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+){0,2}")
 
@@ -49,7 +51,8 @@ def find_sources(names: Sequence[str]) -> list[Source]:
     """The files behind names of files and folders, and the hub ids among them, in order.
 
     A folder stands for all files below it of a known kind, sorted by their path in it; hidden ones
-    are left out. What is no path and looks like `owner/name[:subset[:split]]` is a hub id.
+    are left out. What is no path and looks like `owner/name[:subset[:split]]`, with or without
+    `hf:` before it, is a hub id.
 
     Raises:
         InputError: On a name that leads nowhere, a folder without such files, another kind of
@@ -64,9 +67,9 @@ def find_sources(names: Sequence[str]) -> list[Source]:
             found += _folder(path)
         elif path.is_file():
             found.append(_file(path))
-        elif HUB_DATA.fullmatch(name) and _kind(path) is None:
-            require_hub(name)
-            found.append(Source(name, None))
+        elif HUB_DATA.fullmatch(hub := name.removeprefix(HUB)) and _kind(path) is None:
+            require_hub(hub)
+            found.append(Source(hub, None))
         else:
             raise InputError(f"there is no file or folder {name!r}")
     return found

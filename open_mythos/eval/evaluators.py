@@ -1,7 +1,10 @@
 """What a run is judged by while it trains: evaluators for the trainer, made from its recipe."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
@@ -23,17 +26,18 @@ TEXT_TOKENS = 16_384
 def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator]:
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
-    Text: "validation", at the training depth's mean and at recipe.eval_loops, and "samples".
-    Tasks: "hops_8" or "bits_24" and so on, at the easiest, the hardest trained and twice that
-    difficulty, where it exists and the model has room for its rows; with as many loops as the task
-    grants a difficulty, or else the mean depth, and with recipe.eval_loops.
+    Text and chat: "validation", at the training depth's mean and at recipe.eval_loops, and of a
+    mixture, whose heaviest part that is, "validation_web" and so on by the names of its folders;
+    and "samples". Tasks: "hops_8" or "bits_24" and so on, at the easiest, the hardest trained and
+    twice that difficulty, where it exists and the model has room for its rows; with the loops that
+    the task grants, or the mean depth, and at recipe.eval_loops.
     """
     held_out = sources.evaluation
     if held_out is None:
         return {}
     loops = max(1, round(expected_depth(recipe.depth)))
-    if isinstance(held_out, TokenWindows):
-        named = {"validation": held_out}
+    if isinstance(held_out, TokenWindows | ChatRows):
+        named = {"validation": held_out, **part_names(sources.parts)}
         also, tokens = eval_loops(recipe, loops), recipe.eval_tokens
         judges = {
             name: text_evaluator(text, loops, sources.tokenizer, also_at=also, tokens=tokens)
@@ -56,6 +60,13 @@ def eval_loops(recipe: Recipe, meant: int) -> tuple[int, ...]:
     return recipe.eval_loops or (1, 2 * meant)
 
 
+def part_names(parts: Mapping[str, TokenWindows]) -> dict[str, TokenWindows]:
+    """The parts of a mixture by the last names of their paths, or the whole where two are alike."""
+    short = Counter(Path(path).name for path in parts)
+    names = {path: Path(path).name if short[Path(path).name] == 1 else path for path in parts}
+    return {f"validation_{names[path]}": windows for path, windows in parts.items()}
+
+
 def text_evaluator(
     held_out: HeldOut,
     n_loops: int,
@@ -64,7 +75,7 @@ def text_evaluator(
     also_at: Sequence[int] = (),
     tokens: int = TEXT_TOKENS,
 ) -> Evaluator:
-    """Loss, perplexity and accuracy on the first targets of a validation text.
+    """Loss, perplexity and accuracy on the first targets of a validation text, or of answers.
 
     With the tokenizer, bits per byte too, which compare across tokenizers.
     """

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from open_mythos.data.batch import BatchSource
+from open_mythos.data.chat_rows import ChatRows
+from open_mythos.data.chat_template import use_template
+from open_mythos.data.conversations import read_conversations, split_conversations
 from open_mythos.data.corpus import PLAYS, corpus_text, encode_corpus, train_validation_split
+from open_mythos.data.documents import HUB
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepared import Prepared, SplitName, open_prepared
 from open_mythos.data.shards import StartArray, TokenArray
@@ -15,11 +19,11 @@ from open_mythos.data.tasks.registry import TASKS
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
 from open_mythos.data.windows import TokenWindows
-from open_mythos.errors import ConfigError
+from open_mythos.errors import ConfigError, InputError
 from open_mythos.train.recipe import Recipe
 
 
-EvaluationSource = TokenWindows | Task
+EvaluationSource = TokenWindows | ChatRows | Task
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,11 @@ class Sources:
 
     Attributes:
         train: Endless training batches.
-        evaluation: What evaluators read: windows over the validation text, or the task, whose
-            evaluation batches are drawn from a stream of their own. Of a mixture, the windows of
-            its heaviest part that has any. None for a foreign source, or where no document is
-            held out.
-        tokenizer: Text: what encoded it, kept beside the weights.
+        evaluation: What evaluators read: windows over the validation text, rows of held-out
+            conversations, or the task, whose evaluation batches are drawn from a stream of their
+            own. Of a mixture, the windows of its heaviest part that has any. None for a foreign
+            source, or where no document is held out.
+        tokenizer: Text and chat: what encoded it, kept beside the weights with its chat template.
         parts: Mixture: the held-out windows of each part that has any, by its path.
     """
 
@@ -57,6 +61,13 @@ def build_sources(recipe: Recipe) -> Sources:
     if data.kind in TASKS:
         task = data.build_task(recipe.seed)
         return Sources(task, task)
+    if data.kind == "chat":
+        return chat_sources(recipe)
+    if data.corpus.startswith(HUB) and not data.mixture:
+        raise InputError(
+            f"data.corpus is {data.corpus!r}; data sets of the hub are prepared first: run "
+            f"`open-mythos data prepare {data.corpus} --out DIR`, then set data.corpus=DIR"
+        )
     if data.mixture:
         return mixture_sources(recipe)
     if data.corpus != PLAYS and Path(data.corpus).is_dir():
@@ -150,3 +161,25 @@ def starts_after(tokens: TokenArray, eos_id: int) -> StartArray:
     """Where documents begin that an end-of-text token parts."""
     ends = np.flatnonzero(tokens[:-1] == eos_id)
     return np.concatenate([[0], ends + 1]).astype(np.int64)
+
+
+def chat_sources(recipe: Recipe) -> Sources:
+    """Conversations from a file, held in memory."""
+    data = recipe.data
+    tokenizer = load_tokenizer(data.tokenizer)
+    if data.chat_template:
+        use_template(tokenizer, data.chat_template)
+    parts = split_conversations(read_conversations(data.corpus), data.validation_share)
+    train, validation = (
+        ChatRows.from_conversations(
+            part,
+            tokenizer,
+            seq_len=data.seq_len,
+            batch_size=data.batch_size,
+            seed=recipe.seed,
+            overlong=data.overlong,
+            document_mask=data.document_mask,
+        )
+        for part in parts
+    )
+    return Sources(train, validation, tokenizer)

@@ -45,7 +45,7 @@ def test_hub_ids_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "require_hub", asked.append)
     monkeypatch.setattr(documents, "read_hub", lambda name, reading: iter([name, reading]))
     names = ["owner/name", "owner/na-me.2:sub_set", "owner/name:subset:train"]
-    found = find_sources(names)
+    found = find_sources([names[0], f"hf:{names[1]}", names[2]])
     assert asked == names == [source.name for source in found]
     assert all(source.reader is None and source.bytes is None for source in found)
     reading = Reading(BadRecords())

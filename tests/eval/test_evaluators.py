@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.data.chat_rows import ChatRows
+from open_mythos.data.prepare import Request, prepare
 from open_mythos.data.windows import TokenWindows
 from open_mythos.eval.evaluators import standard_evaluators
 from open_mythos.eval.perplexity import score
@@ -132,6 +134,51 @@ def test_no_number_depends_on_the_batch_size_of_training(tmp_path: Path, kind: s
     assert found[0].values
     for record in found[1:]:
         assert record == found[0]
+
+
+def test_chats_are_judged_on_the_answers_held_out() -> None:
+    chats = Path(__file__).parents[1] / "data" / "conversations.jsonl"
+    data = DataConfig(kind="chat", corpus=str(chats), tokenizer="byte", seq_len=64, batch_size=2)
+    recipe = replace(RECIPE, data=data)
+    sources = build_sources(recipe)
+    assert isinstance(sources.evaluation, ChatRows)
+    model = OpenMythos(recipe.model)
+    found = standard_evaluators(recipe, sources)["validation"](model, 0)
+    whole = score(model, sources.evaluation.evaluation_batches(), 2)
+    assert found["loss"] == pytest.approx(whole.loss, abs=1e-6)
+    # Bytes of the answers, of which the ends of turns have none.
+    said = [d.ids[d.scored] for d in sources.evaluation.dialogues]
+    n_bytes = sum(int((ids < 256).sum()) for ids in said)
+    nats = found["bits_per_byte"] * math.log(2) * n_bytes
+    assert nats == pytest.approx(whole.loss * whole.n_targets, rel=1e-5)
+
+
+def test_a_mixture_is_judged_by_each_of_its_parts(tmp_path: Path) -> None:
+    folders = []
+    for place in ("web", "code", "old/code"):
+        source = tmp_path / f"{place.replace('/', '-')}.txt"
+        source.write_text("\f".join(f"{place} {i}: " + "word " * i for i in range(20)))
+        request = Request(
+            sources=(str(source),), out=tmp_path / place, tokenizer="byte", validation_share=0.3
+        )
+        folders.append(str(prepare(request).folder))
+    data = DataConfig(mixture=dict(zip(folders, (1, 2, 3), strict=True)), seq_len=16, batch_size=4)
+    recipe = replace(RECIPE, data=data)
+    sources = build_sources(recipe)
+    evaluators = standard_evaluators(recipe, sources)
+    assert list(evaluators) == [
+        "validation",
+        "validation_web",
+        f"validation_{folders[1]}",
+        f"validation_{folders[2]}",
+    ]
+    model = OpenMythos(recipe.model)
+    found = {name: evaluate(model, 0)["loss"] for name, evaluate in evaluators.items()}
+    assert found["validation"] == found[f"validation_{folders[2]}"]
+    for folder, loss in zip(folders, list(found.values())[1:], strict=True):
+        alone = replace(recipe, data=replace(data, mixture={}, corpus=folder))
+        (evaluate,) = standard_evaluators(alone, build_sources(alone)).values()
+        assert evaluate(model, 0)["loss"] == loss
 
 
 @pytest.mark.parametrize(("length", "names"), [(32, "1 32 64"), (33, "1 33"), (64, "1 64")])

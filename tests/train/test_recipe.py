@@ -90,6 +90,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (DataConfig, {"mixture": {"a": -1.0}}, r"data\.mixture of 'a' is -1\.0"),
     (DataConfig, {"mixture": {"a": 0.0}}, r"data\.mixture has no weight above 0"),
     (DataConfig, {"document_mask": 1}, r"data\.document_mask is True or False, not 1"),
+    (DataConfig, {"overlong": "drop"}, r"data\.overlong is 'drop'; .*'cut' or 'refuse'"),
     (DepthConfig, {"min": 0}, r"depth\.min is 0"),
     (DepthConfig, {"min": 5, "max": 4}, r"depth\.max is 4; it must be at least 5"),
     (DepthConfig, {"mean": 2.5}, r"depth\.mean is 2\.5.*whole number"),

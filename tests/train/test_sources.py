@@ -5,16 +5,21 @@ import numpy as np
 import pytest
 import torch
 
+from open_mythos.data.chat_rows import ChatRows
+from open_mythos.data.chat_template import chat_template
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepare import Request, prepare
 from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.data.tasks.prefix import PrefixParity
-from open_mythos.data.tokenizer import ByteTokenizer
+from open_mythos.data.tokenizer import ByteTokenizer, save_tokenizer, tokenizer_from_folder
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import ConfigError, InputError
 from open_mythos.train import sources
 from open_mythos.train.recipe import DataConfig, Recipe
 from open_mythos.train.sources import build_sources
+
+
+CHATS = Path(__file__).parents[1] / "data" / "conversations.jsonl"
 
 
 @pytest.fixture
@@ -142,6 +147,8 @@ def test_a_mixture_has_one_tokenizer(tiny: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_prepared_is_named(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data prepare hf:a/b --out DIR`, then set data.corpus"):
+        build_sources(replace(tiny, data=DataConfig(corpus="hf:a/b", seq_len=16)))
     for data in (
         DataConfig(corpus=str(tmp_path), seq_len=16),
         DataConfig(mixture={str(tmp_path): 1}, seq_len=16),
@@ -157,6 +164,44 @@ def test_the_bundled_plays_are_read_with_their_tokenizer(tiny: Recipe) -> None:
     assert isinstance(found.evaluation, TokenWindows)
     held_out = found.tokenizer.decode(found.evaluation.tokens.tolist())
     assert 50_000 < len(held_out) < 200_000
+
+
+def test_conversations_are_split_and_packed(tiny: Recipe, tmp_path: Path) -> None:
+    data = DataConfig(kind="chat", corpus=str(CHATS), tokenizer="byte", seq_len=64)
+    found = build_sources(replace(tiny, data=data))
+    assert isinstance(found.train, ChatRows)
+    assert isinstance(found.evaluation, ChatRows)
+    assert found.train.batch_size == data.batch_size
+    sides = [
+        {bytes(d.ids.astype("u1").tobytes()) for d in s.dialogues}
+        for s in (found.train, found.evaluation)
+    ]
+    assert len(sides[0] | sides[1]) == 6
+    assert not sides[0] & sides[1]
+    again = build_sources(replace(tiny, data=data, seed=9))
+    assert isinstance(again.evaluation, ChatRows)
+    assert again.evaluation.rows == found.evaluation.rows
+    with pytest.raises(InputError, match=r"conversations\.jsonl:\d: .* more than the 17 of a row"):
+        build_sources(replace(tiny, data=replace(data, seq_len=16, overlong="refuse")))
+
+
+def test_a_chat_template_of_the_recipe_goes_first(tiny: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jinja"
+    path.write_text(
+        "{% for m in messages %}{% if m.role != 'assistant' %}Q{{ m.content }}A"
+        "{% else %}{{ m.content }}.{% endif %}{% endfor %}"
+    )
+    data = DataConfig(
+        kind="chat", corpus=str(CHATS), tokenizer="byte", chat_template=str(path), seq_len=64
+    )
+    found = build_sources(replace(tiny, data=data))
+    assert isinstance(found.train, ChatRows)
+    assert found.tokenizer is not None
+    texts = [found.tokenizer.decode(d.ids) for d in found.train.dialogues]
+    assert all(text.startswith("Q") for text in texts)
+    save_tokenizer(found.tokenizer, tmp_path / "run")
+    kept = chat_template(tokenizer_from_folder(tmp_path / "run"))
+    assert kept.source == path.read_text()
 
 
 def test_tasks_take_every_setting_of_the_recipe(tiny: Recipe) -> None:
