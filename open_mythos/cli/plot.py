@@ -38,7 +38,4 @@ def run(*, runs: Sequence[Path], out: Path | None) -> Path:
 def labels(runs: Sequence[Path]) -> list[str]:
     """The folders' names; their paths where two have one name."""
     count = Counter(run.absolute().name for run in runs)
-    return [
-        run.absolute().name if count[run.absolute().name] == 1 else str(run)
-        for run in dict.fromkeys(runs)
-    ]
+    return [run.absolute().name if count[run.absolute().name] == 1 else str(run) for run in runs]

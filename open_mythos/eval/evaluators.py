@@ -26,11 +26,11 @@ TEXT_TOKENS = 16_384
 def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator]:
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
-    Text and chat: "validation", at the training depth's mean and at recipe.eval_loops, and
-    "samples"; of a mixture, whose heaviest part "validation" is, "validation_web" and so on too, by
-    the names of its folders. Tasks: "hops_8" or "bits_24" and so on, at the easiest, the hardest
-    trained and twice that difficulty, where it exists and the model has room for its rows; with as
-    many loops as the task grants, or else the mean depth, and with recipe.eval_loops.
+    Text and chat: "validation", at the training depth's mean and at recipe.eval_loops, and of a
+    mixture, whose heaviest part that is, "validation_web" and so on by the names of its folders;
+    and "samples". Tasks: "hops_8" or "bits_24" and so on, at the easiest, the hardest trained and
+    twice that difficulty, where it exists and the model has room for its rows; with the loops that
+    the task grants, or the mean depth, and at recipe.eval_loops.
     """
     held_out = sources.evaluation
     if held_out is None:

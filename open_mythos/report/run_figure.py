@@ -13,8 +13,8 @@ from open_mythos.report.figures import COLOURS, MAP, Axes, Figure, Metrics, smoo
 Points = tuple[list[int], list[float]]
 Runs = Mapping[str, Metrics]
 
-COLUMNS = 2
-PANEL = (5.6, 2.7)  # inches
+COLUMNS = 3
+PANEL = (4.4, 2.6)  # inches
 # Points of a line; more are not to be told apart, and make an SVG of megabytes.
 DRAWN = 2000
 DEPTH = re.compile(r"(.+)/(loss|accuracy)_at_(\d+)")
@@ -61,11 +61,14 @@ def run_figure(runs: Runs) -> Figure:
     Raises:
         InputError: If no run has a step.
     """
-    drawers = [*_curves(runs), *_bits(runs), *_depths(runs)]
+    curves = _curves(runs)
+    drawers = [*curves[:1], *_depths(runs), *_bits(runs), *curves[1:]]
     if not any(steps_of(metrics, "loss")[0] for metrics in runs.values()):
         raise InputError(f"there is no step in {', '.join(runs)}; has the run begun?")
     rows = -(-len(drawers) // COLUMNS)
     figure = Figure(figsize=(PANEL[0] * COLUMNS, PANEL[1] * rows + 0.4), layout="constrained")
+    if len(runs) == 1:
+        figure.suptitle(next(iter(runs)), fontsize=10)
     for number, draw in enumerate(drawers, start=1):
         axes = figure.add_subplot(rows, COLUMNS, number)
         axes.grid(visible=True, alpha=0.25, linewidth=0.6)
