@@ -138,17 +138,17 @@ def told(record: EvalRecord, room: int = PLAIN_WIDTH) -> list[str]:
     found: dict[str, list[str]] = {}
     by_loops: dict[str, dict[str, list[str]]] = {}
     for name, value in record.values.items():
-        judge, _, what = name.partition("/")
+        judge, _, what = name.rpartition("/")
         words = found.setdefault(judge, [])
         match = DEPTH.fullmatch(what)
         if match:
             rows = by_loops.setdefault(judge, {}).setdefault(match[1], [])
             rows.append(f"{match[2]}: {value:.4g}")
         else:
-            words.append(f"{what} {value:.4g}".strip())
+            words.append(f"{what} {value:.4g}")
     for judge, kinds in by_loops.items():
         found[judge] += [f"{what} by loops {', '.join(rows)}" for what, rows in kinds.items()]
-    lines = [f"{judge}{GAP}{GAP.join(words)}" for judge, words in found.items()]
+    lines = [GAP.join([judge, *words] if judge else words) for judge, words in found.items()]
     for text in list(record.texts.values())[:1]:
         line = f"sample{GAP}{' '.join(text.split())}"
         lines.append(line if len(line) < room else f"{line[: max(room - 4, 0)]}...")

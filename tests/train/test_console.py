@@ -109,18 +109,20 @@ def test_an_evaluation_is_a_line_for_each_judge_and_a_sample() -> None:
         "validation/loss_at_8": 1.5,
         "hops_4/accuracy": 0.5,
         "hops_4/accuracy_at_2": 0.25,
+        "validation_old/code/loss": 4.0,
         "plain": 7.0,
     }
     texts = {"samples/1": "HAMLET:\n  to be " + "x" * 200, "samples/2": "more"}
     lines = told(EvalRecord(step=3, values=values, texts=texts))
-    assert lines[:3] == [
+    assert lines[:4] == [
         "validation  loss 2  loss by loops 1: 3, 8: 1.5",
         "hops_4  accuracy 0.5  accuracy by loops 2: 0.25",
-        "plain  7",
+        "validation_old/code  loss 4",
+        "plain 7",
     ]
-    assert lines[3].startswith("sample  HAMLET: to be xxx")
-    assert lines[3].endswith("x...")
-    assert len(lines) == 4
+    assert lines[4].startswith("sample  HAMLET: to be xxx")
+    assert lines[4].endswith("x...")
+    assert len(lines) == 5
     for room in (40, 80):
         assert len(told(EvalRecord(step=3, values={}, texts=texts), room)[0]) == room - 1
     assert told(EvalRecord(step=3, values={}, texts={"s": "a\n b"}), 40) == ["sample  a b"]
