@@ -4,9 +4,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -131,7 +132,8 @@ def encode_jobs(
     waiting: deque[tuple[AnyJob, Future[list[Encoded]]]] = deque()
     try:
         for job in jobs:
-            waiting.append((job, pool.submit(_encode, job.parts)))
+            with _holding_interrupts():  # submitting is what starts processes
+                waiting.append((job, pool.submit(_encode, job.parts)))
             if len(waiting) > 2 * workers:
                 first, answer = waiting.popleft()
                 yield first, answer.result()
@@ -147,6 +149,19 @@ def encode_jobs(
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """Ctrl-C waits meanwhile; a process that is started here never hears of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # -- in a worker process --------------------------------------------------------------------------
 
 # The one tokenizer of a worker process; loading it takes too long to do it for every job.
@@ -154,7 +169,6 @@ _tokenizer: list[Tokenizer] = []
 
 
 def _begin_work(tokenizer_folder: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer.append(tokenizer_from_folder(tokenizer_folder))

@@ -55,16 +55,16 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
     }
 
 
-def eval_loops(recipe: Recipe, meant: int) -> tuple[int, ...]:
-    """The numbers of loops that the recipe asks for; 1 and twice what is meant, if for none."""
-    return recipe.eval_loops or (1, 2 * meant)
-
-
 def part_names(parts: Mapping[str, TokenWindows]) -> dict[str, TokenWindows]:
     """The parts of a mixture by the last names of their paths, or the whole where two are alike."""
     short = Counter(Path(path).name for path in parts)
     names = {path: Path(path).name if short[Path(path).name] == 1 else path for path in parts}
     return {f"validation_{names[path]}": windows for path, windows in parts.items()}
+
+
+def eval_loops(recipe: Recipe, meant: int) -> tuple[int, ...]:
+    """The numbers of loops that the recipe asks for; 1 and twice what is meant, if for none."""
+    return recipe.eval_loops or (1, 2 * meant)
 
 
 def text_evaluator(

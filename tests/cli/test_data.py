@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 
 from open_mythos.cli.data import Watcher
 from open_mythos.cli.main import app
-from open_mythos.data import prepare as preparing
+from open_mythos.data import jobs
 from open_mythos.data.prepare import Progress
 
 
@@ -53,16 +55,32 @@ def test_nothing_held_out_is_said(source: Path, tmp_path: Path) -> None:
     assert "no document was held out" in run(*words, "--validation-share", 0).stdout
 
 
-def test_an_interrupted_one_says_how_to_go_on(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_stops_it_and_the_same_command_goes_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    def interrupted(*args: Any) -> None:
-        raise KeyboardInterrupt
+    monkeypatch.setattr(jobs.Sorter.__init__, "__defaults__", (1000,))
+    words = ["prepare", source, "--field", "body", "--skip-bad", "--shard-tokens", 500]
+    words += ["--tokenizer", "byte", "--workers", workers, "--out"]
+    calls = 0
 
-    monkeypatch.setattr(preparing, "prepare", interrupted)
-    stopped = run("prepare", source, "--out", tmp_path / "out")
+    def interrupting(watcher: Watcher, now: Progress) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watcher, "__call__", interrupting)
+        stopped = run(*words, tmp_path / "out")
     assert stopped.exit_code == 130
     assert "run the same command again to go on" in stopped.output
+    begun = json.loads((tmp_path / "out" / "unfinished.json").read_text())
+    assert 500 < begun["splits"]["train"]["tokens"] < 5000
+    assert run(*words, tmp_path / "out").exit_code == 0
+    assert run(*words, tmp_path / "straight").exit_code == 0
+    for path in (tmp_path / "straight").glob("*.*"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 
 
 def progress(share: float, total: int | None = 1000) -> Progress:
@@ -115,15 +133,13 @@ def test_the_speed_is_that_of_this_call(monkeypatch: pytest.MonkeyPatch) -> None
     assert "10.0 MB/s" in watcher.words(later)
 
 
-def test_a_prepared_folder_trains_and_is_swept(source: Path, tmp_path: Path) -> None:
+def test_a_prepared_folder_trains(source: Path, tmp_path: Path) -> None:
     out, folder = tmp_path / "run", tmp_path / "out"
     words = ["--field", "body", "--skip-bad", "--validation-share", 0.2]
     assert run("prepare", source, "--out", folder, *words).exit_code == 0
-    small = ["model.dim=16", "model.expert_dim=8", "model.max_loop_iters=2", "steps=2"]
+    small = ["model.dim=16", "model.expert_dim=8", "model.max_loop_iters=2", "steps=1"]
     text = [f"data.corpus={folder}", "data.batch_size=2", "data.seq_len=16"]
     trained = CliRunner().invoke(app, ["train", "cpu-tiny", *small, *text, "--out", str(out)])
     assert trained.exit_code == 0, trained.output
     lines = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
     assert any("validation/bits_per_byte" in x.get("values", {}) for x in lines)
-    swept = CliRunner().invoke(app, ["sweep", str(out), "--loops", "1,2", "--json"])
-    assert swept.exit_code == 0, swept.output

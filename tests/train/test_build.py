@@ -54,6 +54,6 @@ def test_each_rank_has_its_own_device() -> None:
 
 
 def test_a_vocabulary_that_is_too_small_is_refused_with_one_that_fits(tiny: Recipe) -> None:
-    source = build_sources(replace(tiny, data=replace(tiny.data, kind="text"))).train
+    source = build_sources(replace(tiny, data=replace(tiny.data, kind="text", seq_len=16))).train
     with pytest.raises(ConfigError, match=r"1024 token ids.*is 2; set model.vocab_size=1024"):
         refuse_small_vocabulary(tiny, source)

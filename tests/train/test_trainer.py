@@ -102,7 +102,7 @@ KILLED = """
 import json, os, signal, sys
 import torch
 from open_mythos.config.overrides import from_plain
-from open_mythos.train import saved, loss_scale, step as trainer_step
+from open_mythos.train import saved
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.trainer import train
 
