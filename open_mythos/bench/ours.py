@@ -19,6 +19,7 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.ops.backend import ExpertsBackend
 from open_mythos.parallel.apply import apply
+from open_mythos.train.build import build_state
 from open_mythos.train.recipe import (
     DataConfig,
     DepthConfig,
@@ -28,7 +29,6 @@ from open_mythos.train.recipe import (
     Recipe,
 )
 from open_mythos.train.step import Launched, finish, launch, train_step
-from open_mythos.train.trainer import build_state
 
 
 BATCHES = 4  # different random batches, so that no step sees what the last one saw

@@ -185,8 +185,8 @@ def inspect_backends(cfg: MythosConfig) -> Backends:
 
     from open_mythos.bench.machine import processor  # noqa: PLC0415 -- likewise
     from open_mythos.ops.available import choices  # noqa: PLC0415 -- likewise
+    from open_mythos.train.build import find_device  # noqa: PLC0415 -- likewise
     from open_mythos.train.environment import version_of  # noqa: PLC0415 -- likewise
-    from open_mythos.train.trainer import find_device  # noqa: PLC0415 -- likewise
 
     device = find_device("auto")
     cuda = device.type == "cuda"

@@ -194,6 +194,26 @@ def sweep(
 
 
 @app.command()
+def plot(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture: .png, .svg or .pdf; default: curves.png in the folder of a single run, "
+            "or here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Draw the curves of one or more runs, and their loss at every depth."""
+    from open_mythos.cli.plot import run
+
+    run(runs=runs, out=out)
+
+
+@app.command()
 def bench(
     suites: Annotated[
         list[str] | None,

@@ -1,6 +1,5 @@
 """`open-mythos tokenizer`: learn a byte-level BPE from text, and see what a tokenizer does."""
 
-import gzip
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,19 +9,18 @@ from typing import Any
 from rich.console import Console
 
 from open_mythos.data.bpe_tokenizer import BPETokenizer
+from open_mythos.data.byte_tokenizer import utf8
+from open_mythos.data.documents import find_sources, read_source
+from open_mythos.data.readers import BadRecords, Reading
 from open_mythos.data.tokenizer import MythosTokenizer, padded_vocab, save_tokenizer
 from open_mythos.errors import InputError
 
 
-SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
-# Characters that are handed on together: merges never reach over their border, and no file has to
-# fit into memory.
-BLOCK = 1 << 16
 SHOWN_SPECIALS = 16
 
 
 def run_train(
-    *, sources: Sequence[Path], out: Path, vocab_size: int, field: str, limit_mb: float
+    *, sources: Sequence[str], out: Path, vocab_size: int, field: str, limit_mb: float
 ) -> None:
     """Learn merges from the text of files, save the tokenizer, and say how well it packs bytes.
 
@@ -39,7 +37,7 @@ def run_train(
         progress=console.is_terminal,
     )
     if not counter.n_bytes:
-        raise InputError(f"{', '.join(map(str, sources))}: no text; nothing can be learnt")
+        raise InputError(f"{', '.join(sources)}: no text; nothing can be learnt")
     if out.suffix == ".json":
         out.parent.mkdir(parents=True, exist_ok=True)
         found.save(out)
@@ -128,42 +126,17 @@ class Counter:
                 return
 
 
-def texts(sources: Sequence[Path], field: str) -> Iterator[str]:
-    """The text of files and of all text files below folders, by name, in blocks of whole lines.
+def texts(sources: Sequence[str], field: str) -> Iterator[str]:
+    """The text of files, folders and hub ids, one document or part of a long one at a time.
 
     Raises:
-        InputError: When there is no such file, or one cannot be read.
+        InputError: When there is no such source, or one cannot be read or holds no UTF-8.
     """
-    for source in sources:
-        below = (p for p in source.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
-        paths = [source] if source.is_file() else sorted(below)
-        if not paths:
-            raise InputError(f"no text at {str(source)!r}; give {', '.join(SUFFIXES)} or a folder")
-        for path in paths:
+    reading = Reading(BadRecords(), field)
+    for source in find_sources(sources):
+        for piece in read_source(source, reading):
             try:
-                yield from _lines_of_json(path, field) if ".jsonl" in path.name else _blocks(path)
-            except (OSError, EOFError, UnicodeDecodeError) as error:
-                raise InputError(f"cannot read {str(path)!r}: {error}") from error
-
-
-def _blocks(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", newline="") as file:
-        while lines := file.readlines(BLOCK):
-            yield "".join(lines)
-
-
-def _lines_of_json(path: Path, field: str) -> Iterator[str]:
-    opened = gzip.open if path.name.endswith(".gz") else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                text = json.loads(line)[field]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{path}:{number} is no JSON object with a text in {field!r}; see --field"
-                ) from error
-            if not isinstance(text, str):
-                raise InputError(f"{path}:{number}: {field!r} holds no text; see --field")
-            yield text
+                utf8(piece.text)
+            except InputError as error:
+                raise InputError(f"document {piece.record} of {source.name!r}: {error}") from error
+            yield piece.text

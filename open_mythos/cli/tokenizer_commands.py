@@ -16,10 +16,10 @@ tokenizer = typer.Typer(
 @tokenizer.command("train")
 def train(
     sources: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Text: .txt and .jsonl(.gz) files, or folders.",
+            help="Files, folders or Hugging Face ids, as for `data prepare`.",
             show_default=False,
         ),
     ],
@@ -27,7 +27,7 @@ def train(
     vocab_size: Annotated[
         int, typer.Option(help="Tokens, with the 256 bytes and 5 special ones.")
     ] = 16384,
-    field: Annotated[str, typer.Option(help="Where a line of .jsonl keeps its text.")] = "text",
+    field: Annotated[str, typer.Option(help="Field or column that holds the text.")] = "text",
     limit_mb: Annotated[
         float, typer.Option(min=0, help="Read so many MB of text at most; 0 reads all.")
     ] = 0,

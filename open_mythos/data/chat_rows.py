@@ -3,25 +3,21 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.chat import Dialogue, dialogue
 from open_mythos.data.conversations import Conversation
-from open_mythos.data.streams import Purpose, require_level, require_whole, stream
+from open_mythos.data.order import shuffled
+from open_mythos.data.streams import Purpose, require_level, require_rows, require_whole
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.errors import InputError
 
 
 Overlong = Literal["cut", "refuse"]
-Ints = npt.NDArray[np.int64]
-Filled = tuple[Ints, Ints, Ints]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +32,9 @@ class ChatRows:
         rows: For every row the numbers of the dialogues in it.
         seq_len: Positions in a row.
         batch_size: Rows in a batch.
-        seed: Fixes the order of the rows in every round through them.
+        seed: Fixes the order of the rows in every epoch.
         vocab_size: Upper bound of the ids.
+        document_mask: Whether batches say which conversation each position belongs to.
         cut: Conversations that were longer than a row and lost their end.
         dropped: Conversations that lost all their answers with it.
     """
@@ -48,6 +45,7 @@ class ChatRows:
     batch_size: int
     seed: int
     vocab_size: int
+    document_mask: bool = False
     cut: int = 0
     dropped: int = 0
 
@@ -61,6 +59,7 @@ class ChatRows:
         batch_size: int,
         seed: int = 0,
         overlong: Overlong = "cut",
+        document_mask: bool = False,
     ) -> "ChatRows":
         """Encode conversations by the tokenizer's chat template, and pack them.
 
@@ -72,6 +71,7 @@ class ChatRows:
             seed: Of the order.
             overlong: What happens to a conversation that no row can hold: "cut" off its end (and
                 count it), or "refuse" it.
+            document_mask: Whether batches say which conversation each position belongs to.
 
         Raises:
             InputError: When a conversation has no answer, cannot be rendered, or is refused for
@@ -101,7 +101,17 @@ class ChatRows:
         if not kept:
             raise InputError(f"no conversation is left of which seq_len {seq_len} shows an answer")
         rows = pack([found.ids.size - 1 for found in kept], seq_len)
-        return cls(kept, rows, seq_len, batch_size, seed, tokenizer.vocab_size, cut, dropped)
+        return cls(
+            dialogues=kept,
+            rows=rows,
+            seq_len=seq_len,
+            batch_size=batch_size,
+            seed=seed,
+            vocab_size=tokenizer.vocab_size,
+            document_mask=document_mask,
+            cut=cut,
+            dropped=dropped,
+        )
 
     @property
     def max_level(self) -> int:
@@ -128,46 +138,34 @@ class ChatRows:
         )
 
     def batch(self, step: int, level: int = 0, rows: Sequence[int] | None = None) -> Batch:
-        """The rows of one step, (batch_size, seq_len), or of it the rows asked for.
-
-        Sample number step * batch_size + row counts through the packed rows round after round,
-        in an order that the seed and the round fix.
+        """Samples step * batch_size and on, (batch_size, seq_len), or some rows of that batch.
 
         Raises:
-            InputError: When step is negative, level is not 0, or a row is outside the batch.
+            InputError: When step is negative, level is not 0, or there is no such row.
         """
+        require_whole("step", step, least=0)
         require_level(level, self.max_level)
-        return _batch(self._filled(self._chosen(step, rows)))
+        chosen = require_rows(rows, self.batch_size)
+        return self.samples([step * self.batch_size + row for row in chosen])
 
-    def documents(self, step: int, rows: Sequence[int] | None = None) -> Tensor:
-        """Beside `batch`: (rows, seq_len) int64, the number of each position's conversation.
+    def samples(self, numbers: Sequence[int]) -> Batch:
+        """Samples of the endless training sequence by their numbers, a row each.
 
-        Counted from 0 in each row; padding has the number after the last.
-
-        Raises:
-            InputError: As `batch`.
+        They go through the packed rows in epochs, each in an order of its own.
         """
-        return torch.from_numpy(self._filled(self._chosen(step, rows))[2])
+        epochs, within = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.rows))
+        places = np.empty_like(within)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            places[here] = shuffled(within[here], len(self.rows), self.seed, Purpose.ORDER, epoch)
+        return self._filled([self.rows[place] for place in places.tolist()])
 
     def evaluation_batches(self) -> Iterator[Batch]:
         """All rows once, in order; the last batch may have fewer than batch_size."""
         for first in range(0, len(self.rows), self.batch_size):
-            yield _batch(self._filled(self.rows[first : first + self.batch_size]))
+            yield self._filled(self.rows[first : first + self.batch_size])
 
-    def _chosen(self, step: int, rows: Sequence[int] | None) -> list[Sequence[int]]:
-        require_whole("step", step, least=0)
-        chosen = range(self.batch_size) if rows is None else rows
-        for row in chosen:
-            require_whole("row", row, least=0)
-            if row >= self.batch_size:
-                raise InputError(f"row {row} is outside the batch (0 to {self.batch_size - 1})")
-        return [self._drawn(step * self.batch_size + row) for row in chosen]
-
-    def _drawn(self, number: int) -> Sequence[int]:
-        turn, place = divmod(number, len(self.rows))
-        return self.rows[int(_order(self.seed, turn, len(self.rows))[place])]
-
-    def _filled(self, rows: Sequence[Sequence[int]]) -> Filled:
+    def _filled(self, rows: Sequence[Sequence[int]]) -> Batch:
         ids = np.zeros((len(rows), self.seq_len), dtype=np.int64)
         targets = np.full_like(ids, IGNORE)
         documents = np.zeros_like(ids)
@@ -181,8 +179,12 @@ class ChatRows:
                 targets[row, start:end] = np.where(found.scored[1:], tokens[1:], IGNORE)
                 documents[row, start:end] = number
                 start = end
-            documents[row, start:] = len(members)
-        return ids, targets, documents
+            documents[row, start:] = len(members)  # padding, a document of its own
+        return Batch(
+            torch.from_numpy(ids),
+            torch.from_numpy(targets),
+            documents=torch.from_numpy(documents) if self.document_mask else None,
+        )
 
 
 def fitted(whole: Dialogue, seq_len: int) -> Dialogue:
@@ -222,16 +224,6 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
             insort(rooms, left)
         by_room[left].append(number)
     return [sorted(members) for members in bins]
-
-
-def _batch(filled: Filled) -> Batch:
-    ids, targets, _ = filled
-    return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, rows: int) -> Ints:
-    return stream(seed, Purpose.TRAINING, turn).permutation(rows)
 
 
 def _encoded(tokenizer: Tokenizer, conversation: Conversation) -> Dialogue:

@@ -89,6 +89,10 @@ class TokenWindows:
         """Windows, and so samples, of an epoch."""
         return -(-self.targets // self.seq_len)
 
+    def epoch(self, step: int) -> float:
+        """Passes over the text that the first `step` steps make."""
+        return step * self.batch_size / self.windows
+
     @property
     def real_share(self) -> float:
         """Share of the positions that carry a target; the rest is padding of the last window."""

@@ -33,7 +33,7 @@ class DataConfig:
             .jsonl or .jsonl.gz file, or a folder of them.
         mixture: Text: instead of a corpus, prepared folders and their weights; a weight of 0
             leaves one out.
-        document_mask: Text: positions look at their own document only.
+        document_mask: Text and chat: positions look at their own document or conversation only.
         tokenizer: Text file and chat: "plays" (the bundled vocabulary), "byte" (no file at all),
             "o200k_harmony" (extra [tok]), the path of a tokenizer.json or of a folder with one, or
             a Hugging Face id.

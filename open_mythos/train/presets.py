@@ -13,6 +13,7 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.text_recipes import fineweb_3b, text_10m, text_30m, text_120m
 
 
 def cpu_tiny() -> Recipe:
@@ -96,7 +97,12 @@ def sft() -> Recipe:
         name="sft",
         model=small(vocab_size=320, dim=128, max_seq_len=1024),
         data=DataConfig(
-            kind="chat", corpus="conversations.jsonl", tokenizer="byte", batch_size=8, seq_len=512
+            kind="chat",
+            corpus="conversations.jsonl",
+            tokenizer="byte",
+            document_mask=True,
+            batch_size=8,
+            seq_len=512,
         ),
         depth=DepthConfig(kind="poisson", mean=4, min=1, max=8),
         optim=OptimConfig(lr=1e-3, warmup_steps=20, decay_embeddings=True),
@@ -109,6 +115,10 @@ def sft() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "cpu-tiny": cpu_tiny,
+    "text-10m": text_10m,
+    "text-30m": text_30m,
+    "text-120m": text_120m,
+    "fineweb-3b": fineweb_3b,
     "sft": sft,
     "demo-text": demo_text,
     "demo-task": demo_task,

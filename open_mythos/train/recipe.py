@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.parallel.degrees import Degrees
 from open_mythos.train.checks import at_least, in_unit, positive, whole
 from open_mythos.train.data_config import DataConfig as DataConfig, DataKind
 
@@ -186,12 +187,14 @@ class EngineConfig:
             back.
         micro_batch: Rows of one forward and backward pass on one rank; a step whose share is larger
             makes several and adds up their gradients. 0 is all rows at once.
+        async_save: On several ranks: write checkpoints beside training, from a copy in host memory.
     """
 
     precision: Precision = "fp32"
     compile: bool = False
     checkpoint: bool = False
     micro_batch: int = 0
+    async_save: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -199,7 +202,7 @@ class EngineConfig:
                 f"engine.precision is {self.precision!r}; "
                 f"{did_you_mean(str(self.precision), get_args(Precision))}"
             )
-        for name in ("compile", "checkpoint"):
+        for name in ("compile", "checkpoint", "async_save"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"engine.{name} is True or False, not {getattr(self, name)!r}")
         whole("engine.micro_batch", self.micro_batch, 0)
@@ -218,6 +221,7 @@ class Recipe:
         objective: What it minimises.
         curriculum: How a task grows harder.
         engine: How it is computed.
+        parallel: How it is divided over the ranks that torchrun starts.
         steps: Optimizer steps of the whole run.
         seed: Fixes weights, data, depths and dropout.
         eval_every: Steps between evaluations; 0 evaluates at the end only.
@@ -245,6 +249,7 @@ class Recipe:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    parallel: Degrees = field(default_factory=Degrees)
     steps: int = 1000
     seed: int = 0
     eval_every: int = 200

@@ -34,9 +34,8 @@ class Sources:
         train: Endless training batches.
         evaluation: What evaluators read: windows over the validation text, rows of held-out
             conversations, or the task, whose evaluation batches are drawn from a stream of their
-            own. Of a mixture, the windows of
-            its heaviest part that has any. None for a foreign source, or where no document is
-            held out.
+            own. Of a mixture, the windows of its heaviest part that has any. None for a foreign
+            source, or where no document is held out.
         tokenizer: Text and chat: what encoded it, kept beside the weights with its chat template.
         parts: Mixture: the held-out windows of each part that has any, by its path.
     """
@@ -179,6 +178,7 @@ def chat_sources(recipe: Recipe) -> Sources:
             batch_size=data.batch_size,
             seed=recipe.seed,
             overlong=data.overlong,
+            document_mask=data.document_mask,
         )
         for part in parts
     )

@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from open_mythos.cli.main import app
-from open_mythos.cli.tokenizer import BLOCK, Counter, described, texts
+from open_mythos.cli.tokenizer import Counter, described, texts
 from open_mythos.data.corpus import plays_text
 from open_mythos.data.tokenizer import BPETokenizer, MythosTokenizer, load_tokenizer
 from open_mythos.errors import InputError
 
 
-TEXT = plays_text()[:150_000]
+TEXT = plays_text()[:140_000].replace("\f", "")  # a form feed would part documents
 
 
 def call(*words: str | Path) -> Any:
@@ -40,7 +40,7 @@ def test_a_trained_one_is_loaded_by_its_folder(folder: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     result = call("train", folder, "--vocab-size", "300", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "300 tokens from 0.2 MB" in result.stderr
+    assert "300 tokens from 0.1 MB" in result.stderr
     assert "model.vocab_size=320" in result.stderr
     found = load_tokenizer(out)
     assert isinstance(found, BPETokenizer)
@@ -48,7 +48,7 @@ def test_a_trained_one_is_loaded_by_its_folder(folder: Path, tmp_path: Path) -> 
     assert found.special_tokens["<|assistant|>"] == 3
     assert found.decode(found.encode(TEXT)) == TEXT
     # The same from the whole text at once, and in a file of one's own.
-    whole = tmp_path / "whole.md"
+    whole = tmp_path / "whole.txt"
     whole.write_text(TEXT + "é")
     assert call("train", whole, "--vocab-size", "300", "--out", tmp_path / "o.json").exit_code == 0
     again = load_tokenizer(tmp_path / "o.json")
@@ -62,10 +62,12 @@ def test_training_twice_gives_the_same_file(folder: Path, tmp_path: Path) -> Non
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_text_comes_whole_and_in_blocks(folder: Path) -> None:
-    parts = list(texts([folder], "text"))
-    assert "".join(parts) == TEXT[: len(TEXT) // 3 * 2] + "é" + TEXT[len(TEXT) // 3 * 2 :]
-    assert max(map(len, texts([folder / "a.txt"], "text"))) < BLOCK + 200
+def test_text_comes_whole_whatever_holds_it(folder: Path) -> None:
+    third = len(TEXT) // 3
+    wanted = TEXT[: 2 * third] + "é" + TEXT[2 * third :]
+    # Line breaks at the ends of a file are no part of its documents.
+    found = "".join(texts([str(folder)], "text"))
+    assert found.replace("\n", "") == wanted.replace("\n", "")
 
 
 def test_a_limit_ends_the_reading() -> None:
@@ -84,18 +86,15 @@ def test_few_words_give_few_tokens_and_say_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"text": 1}\n', "a.jsonl:1: 'text' holds no text; see --field"),
-        ("a.jsonl", b'\n{"body": "x"}\n', "a.jsonl:2 is no JSON object with a text in 'text'"),
-        ("a.jsonl", b"{\n", "a.jsonl:1 is no JSON object"),
-        ("a.jsonl.gz", b"no gzip", "cannot read"),
-        ("a.txt", b"\xff\xfe", "cannot read"),
-        ("a.bin", b"", "no text at"),
+        ("a.jsonl", b'{"body": "x"}\n', r"a\.jsonl.*text"),
+        ("a.txt", b"fine \xff\xfe", r"document 0 of .*a\.txt.*surrogate"),
+        ("a.bin", b"", "holds no file that ends in"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        list(texts([tmp_path], "text"))
+        list(texts([str(tmp_path)], "text"))
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from open_mythos.cli.main import app
             ["train", "a", "b", "--out", "o"],
             "run_train",
             {
-                "sources": [Path("a"), Path("b")],
+                "sources": ["a", "b"],
                 "out": Path("o"),
                 "vocab_size": 16384,
                 "field": "text",

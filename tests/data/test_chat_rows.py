@@ -26,7 +26,7 @@ USER, ASSISTANT, END = (
 def asked(question: str, *answers: str) -> Conversation:
     messages: list[dict[str, str]] = [{"role": "user", "content": question}]
     messages += [{"role": "assistant", "content": answer} for answer in answers]
-    return Conversation(tuple(messages), f"x.jsonl:{question}")
+    return Conversation(tuple(messages), f"x.jsonl:{len(question)}")
 
 
 CHATS = st.lists(
@@ -101,15 +101,16 @@ def test_a_row_depends_on_its_number_alone(
 
 @given(CHATS, st.integers(0, 9))
 def test_documents_number_the_conversations_of_a_row(chats: list[Conversation], step: int) -> None:
-    rows = rows_of(chats)
-    batch, found = rows.batch(step), rows.documents(step)
+    rows = rows_of(chats, document_mask=True)
+    batch = rows.batch(step)
     # A conversation begins with its user's token, and padding after the last target.
     begins = (batch.ids == USER).long()
     targets = (batch.targets != IGNORE).long()
     padding = targets.flip(1).cumsum(1).flip(1) == 0
     wanted = torch.where(padding, begins.sum(1, keepdim=True), begins.cumsum(1) - 1)
-    assert torch.equal(found, wanted)
-    assert torch.equal(rows.documents(step, rows=[2]), found[2:])
+    assert batch.documents is not None
+    assert torch.equal(batch.documents, wanted)
+    assert rows_of(chats).batch(step).documents is None
 
 
 @given(CHATS, st.integers(0, 3))
@@ -180,10 +181,10 @@ def test_bad_settings_and_conversations_are_refused() -> None:
     for call, message in (
         (lambda: rows.batch(-1), "step is -1"),
         (lambda: rows.batch(0, 1), "level is 1"),
-        (lambda: rows.batch(0, rows=[3]), "row 3"),
+        (lambda: rows.batch(0, rows=[3]), "row 3 is asked for"),
         (lambda: rows_of(chats, seq_len=0), "seq_len is 0"),
         (lambda: rows_of(chats, overlong="drop"), "overlong is 'drop'"),
-        (lambda: rows_of([asked("q")]), "x.jsonl:q: no message of the assistant"),
+        (lambda: rows_of([asked("q")]), "x.jsonl:1: no message of the assistant"),
         (lambda: rows_of([]), "no conversation is left"),
     ):
         with pytest.raises(InputError, match=message):

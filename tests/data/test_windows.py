@@ -129,6 +129,12 @@ def test_every_start_comes_up_about_equally_often() -> None:
     assert (counts - 100).abs().max() < 36
 
 
+def test_an_epoch_ends_with_its_last_window() -> None:
+    source = windows(41, seq_len=5, batch_size=2)
+    assert source.windows == 8
+    assert [source.epoch(step) for step in (0, 1, 4, 10)] == [0.0, 0.25, 1.0, 2.5]
+
+
 def test_epochs_differ_in_order_and_in_their_cuts() -> None:
     source = windows(1001, 10)
     epochs = [source.samples(range(e * 100, e * 100 + 100)).ids[:, 0] for e in range(5)]
