@@ -13,6 +13,7 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.task_recipes import TASK_RECIPES
 
 
 def cpu_tiny() -> Recipe:
@@ -91,6 +92,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo-text": demo_text,
     "demo-task": demo_task,
     "demo-task-seed-design": demo_task_seed_design,
+    **TASK_RECIPES,
 }
 
 
