@@ -67,7 +67,7 @@ class SampleWriter:
             torch.Generator(device).manual_seed(self.seed),
             static=False,
         )
-        # Ids that only pad the model's vocabulary, which nothing teaches it to avoid, spell nothing.
+        # Ids that only pad the model's vocabulary spell nothing; young models draw them.
         known = range(self.tokenizer.vocab_size)
         written = [token for token in map(int, tokens) if token != eos and token in known]
         return f"{self.tokenizer.decode(prompt)}{MARK}{self.tokenizer.decode(written)}"
