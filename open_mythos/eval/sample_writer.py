@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from open_mythos.data.batch import IGNORE
-from open_mythos.data.tokenizer import Tokenizer
+from open_mythos.data.tokenizer import Tokenizer, decode_known
 from open_mythos.eval.text_judge import HeldOut, first_rows
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
@@ -67,10 +67,8 @@ class SampleWriter:
             torch.Generator(device).manual_seed(self.seed),
             static=False,
         )
-        # Ids that only pad the model's vocabulary spell nothing; young models draw them.
-        known = range(self.tokenizer.vocab_size)
-        written = [token for token in map(int, tokens) if token != eos and token in known]
-        return f"{self.tokenizer.decode(prompt)}{MARK}{self.tokenizer.decode(written)}"
+        written = [token for token in map(int, tokens) if token != eos]
+        return f"{self.tokenizer.decode(prompt)}{MARK}{decode_known(self.tokenizer, written)}"
 
 
 def prompts_of(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:

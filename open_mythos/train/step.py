@@ -299,4 +299,5 @@ def spectral_radius(model: nn.Module) -> Tensor | None:
     largest = diagonal().max()
     # Divided over ranks, it is the largest of this rank's part until they meet.
     gather = getattr(largest, "full_tensor", None)
-    return largest if gather is None else gather()
+    whole: Tensor = largest if gather is None else gather()
+    return whole
