@@ -51,6 +51,11 @@ class GQAttention(HasParts):
         q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, heads, kv_heads)
         return q, {"k": k, "v": v}
 
+    def entries(self, x: Tensor, rotary: Rotary) -> Entries:
+        """What a cache keeps alone, where not every position asks a query."""
+        k, v = self.wqkv.rest("k", x).unflatten(-1, (-1, self.cfg.head_dim)).chunk(2, dim=2)
+        return {"k": rotary.turn(k), "v": v}
+
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
         return rotary.turn(self.wqkv.only("q", x).unflatten(-1, (-1, self.cfg.head_dim)))

@@ -16,8 +16,8 @@ from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import patched
 from open_mythos.ops.attend import attend
-from open_mythos.ops.decode import attend_static_latent
-from open_mythos.ops.projections import turn_queries
+from open_mythos.ops.decode import attend_static_latent, has_kernel
+from open_mythos.ops.projections import join_keys, turn_queries
 from open_mythos.ops.store import rotate_query, store_latent
 
 
@@ -88,12 +88,20 @@ class MLAttention(HasParts):
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, nope + rope), and the entries c_kv (B, T, r), k_rope (B, T, rope)."""
         q_latent, kv = self.down(x)
+        entries = self._keep(kv, rotary)
+        return self._raise(q_latent, rotary), entries
+
+    def entries(self, x: Tensor, rotary: Rotary) -> Entries:
+        """What a cache keeps alone, where not every position asks a query."""
+        return self._keep(self.down.only("kv", x), rotary)
+
+    def _keep(self, kv: Tensor, rotary: Rotary) -> Entries:
+        """(B, T, r + rope) -> the normed latent, and the key that all heads share, rotated."""
         latent, key = kv.split([self.cfg.kv_lora_rank, self.cfg.qk_rope_head_dim], dim=-1)
-        entries = {
+        return {
             "c_kv": self.kv_norm(latent),
             "k_rope": rotary.turn(key.unsqueeze(2)).squeeze(2),
         }
-        return self._raise(q_latent, rotary), entries
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
@@ -119,10 +127,9 @@ class MLAttention(HasParts):
 
     def _expanded(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """K = [kv_up_k(c) | k_rope for every head], v = kv_up_v(c)."""
-        kv = self.kv_up(seen["c_kv"]).unflatten(-1, (self.cfg.n_heads, -1))
-        k, v = kv.split([self.cfg.qk_nope_head_dim, self.cfg.v_head_dim], dim=-1)
-        shared = seen["k_rope"].unsqueeze(2).expand(*k.shape[:3], -1)
-        return self._attend(q, torch.cat((k, shared), dim=-1), v, context)
+        joint, heads = self.kv_up(seen["c_kv"]), self.cfg.n_heads
+        k, v = join_keys(joint, seen["k_rope"], heads, self.cfg.qk_nope_head_dim)
+        return self._attend(q, k, v, context)
 
     def _absorbed(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """(q W_k) . c instead of q . (W_k c), and W_v (sum a c) instead of sum a (W_v c)."""
@@ -130,10 +137,16 @@ class MLAttention(HasParts):
         up_k, up_v = self._ups(q.dtype)
         nope, turned = q.split([cfg.qk_nope_head_dim, cfg.qk_rope_head_dim], dim=-1)
         latent_q = torch.einsum("bthn,hnr->bthr", nope, up_k)
-        query = torch.cat((latent_q, turned), dim=-1)
-        if context.lengths is not None:
+        query, lengths = torch.cat((latent_q, turned), dim=-1), context.lengths
+        if (
+            lengths is None
+            and context.mask is None
+            and has_kernel(query, seen["c_kv"], seen["k_rope"])
+        ):  # one query of a growing cache or of a prompt's last block: it sees every key
+            lengths = q.new_full(q.shape[:1], seen["c_kv"].shape[1], dtype=torch.int64)
+        if lengths is not None:
             latent = attend_static_latent(
-                query, seen["c_kv"], seen["k_rope"], context.lengths, context.starts, self.scale
+                query, seen["c_kv"], seen["k_rope"], lengths, context.starts, self.scale
             )
         else:
             keys = torch.cat((seen["c_kv"], seen["k_rope"]), dim=-1).unsqueeze(2)
