@@ -19,8 +19,9 @@ PIECE = 1 << 20
 # Bytes of one line of JSON. Parsed, it takes up to six times as much memory.
 LONGEST_LINE = 1 << 26
 BUFFER = 1 << 20
-# Bytes of text that are asked of a parquet file at once.
+# Bytes of text that are asked of a parquet file at once, and rows, should some be much longer.
 PARQUET_BYTES = 1 << 22
+MOST_ROWS = 16
 
 
 class Piece(NamedTuple):
@@ -153,6 +154,7 @@ def _parsed(path: Path, readline: Readline, raw: BinaryIO, reading: Reading) -> 
             text = _text_of(line, reading, f"{path}, line {number + 1}")
             if text is not None:
                 yield from pieces(number, text, raw.tell())
+            del text  # it may be long, and the next one is made before this name is used again
         while line and not line.endswith(b"\n"):  # the rest of a line that is too long
             line = readline(LONGEST_LINE)
         number += 1
@@ -232,7 +234,7 @@ def _rows(path: Path, file: Any, reading: Reading) -> Iterator[Piece]:
         # Columns are flat leaves: a nested one before this shifts the index, which costs speed only
         leaf = min(column, about.num_columns - 1)
         mean = about.column(leaf).total_uncompressed_size / max(about.num_rows, 1)
-        rows = int(min(max(PARQUET_BYTES / max(mean, 1), 1), 1024))
+        rows = int(min(max(PARQUET_BYTES / max(mean, 1), 1), MOST_ROWS))
         for batch in file.iter_batches(rows, [group], columns=[reading.text_field]):
             for value in batch.column(0):
                 if number >= reading.first:
@@ -240,6 +242,7 @@ def _rows(path: Path, file: Any, reading: Reading) -> Iterator[Piece]:
                     text = _value(value, reading, where)
                     if text is not None:
                         yield from pieces(number, text, size * (number + 1) // total)
+                    del text  # as above
                 number += 1
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "MythosTokenizer",
     "TiktokenTokenizer",
     "Tokenizer",
+    "decode_known",
     "load_tokenizer",
     "padded_vocab",
     "require_room",
@@ -225,6 +226,11 @@ def require_room(tokenizer: Tokenizer, vocab_size: int) -> None:
             f"the tokenizer has {tokenizer.vocab_size} tokens, special ones included, but "
             f"model.vocab_size is {vocab_size}; set model.vocab_size={padded_vocab(tokenizer)}"
         )
+
+
+def decode_known(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+    """Text of what a model wrote; ids that only pad its vocabulary stand for nothing."""
+    return tokenizer.decode([i for i in map(int, ids) if i < tokenizer.vocab_size])
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:

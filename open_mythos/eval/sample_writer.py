@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from open_mythos.data.batch import IGNORE
-from open_mythos.data.tokenizer import Tokenizer
+from open_mythos.data.tokenizer import Tokenizer, decode_known
 from open_mythos.eval.text_judge import HeldOut, first_rows
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
@@ -68,7 +68,7 @@ class SampleWriter:
             static=False,
         )
         written = [token for token in map(int, tokens) if token != eos]
-        return f"{self.tokenizer.decode(prompt)}{MARK}{self.tokenizer.decode(written)}"
+        return f"{self.tokenizer.decode(prompt)}{MARK}{decode_known(self.tokenizer, written)}"
 
 
 def prompts_of(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:

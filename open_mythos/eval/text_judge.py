@@ -1,10 +1,10 @@
 """TextJudge: how well held-out text is predicted, at the depth of training and beside it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from open_mythos.data.batch import Batch
 from open_mythos.data.tokenizer import Tokenizer
@@ -88,8 +88,11 @@ def first_rows(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
         if rows <= 0:
             return
         if len(batch.ids) > rows:
-            values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-            cut = {name: v[:rows] for name, v in values.items() if isinstance(v, Tensor)}
-            batch = replace(batch, **cut)
+            batch = replace(
+                batch,
+                ids=batch.ids[:rows],
+                targets=batch.targets[:rows],
+                documents=None if batch.documents is None else batch.documents[:rows],
+            )
         rows -= len(batch.ids)
         yield batch

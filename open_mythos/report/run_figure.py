@@ -1,10 +1,12 @@
 """A picture of runs: their curves side by side, and how the loss fell at every depth."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
+
+import numpy as np
 
 from open_mythos.errors import InputError
 from open_mythos.report.figures import COLOURS, MAP, Axes, Figure, Metrics, smooth, steps_of
@@ -12,6 +14,7 @@ from open_mythos.report.figures import COLOURS, MAP, Axes, Figure, Metrics, smoo
 
 Points = tuple[list[int], list[float]]
 Runs = Mapping[str, Metrics]
+Draw = Callable[[Figure, Axes], None]
 
 COLUMNS = 3
 PANEL = (4.4, 2.6)  # inches
@@ -62,7 +65,7 @@ def run_figure(runs: Runs) -> Figure:
         InputError: If no run has a step.
     """
     curves = _curves(runs)
-    drawers = [*curves[:1], *_depths(runs), *_bits(runs), *curves[1:]]
+    drawers: list[Draw] = [*curves[:1], *_depths(runs), *_bits(runs), *curves[1:]]
     if not any(steps_of(metrics, "loss")[0] for metrics in runs.values()):
         raise InputError(f"there is no step in {', '.join(runs)}; has the run begun?")
     rows = -(-len(drawers) // COLUMNS)
@@ -161,7 +164,7 @@ class Depths:
         first, last = min(curves), max(curves)
         colours = axes.scatter([], [], c=[], cmap=MAP, vmin=first, vmax=max(last, first + 1))
         for step, curve in curves.items():
-            colour = colours.to_rgba(step)
+            (colour,) = colours.to_rgba(np.array([step]))
             axes.plot(*_line(curve), color=colour, marker="o", markersize=3.5)
         figure.colorbar(colours, ax=axes, label="step")
 

@@ -13,6 +13,7 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.text_recipes import fineweb_3b, text_10m, text_30m, text_120m
 
 
 def cpu_tiny() -> Recipe:
@@ -114,6 +115,10 @@ def sft() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "cpu-tiny": cpu_tiny,
+    "text-10m": text_10m,
+    "text-30m": text_30m,
+    "text-120m": text_120m,
+    "fineweb-3b": fineweb_3b,
     "sft": sft,
     "demo-text": demo_text,
     "demo-task": demo_task,

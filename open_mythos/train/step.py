@@ -294,4 +294,10 @@ def spectral_radius(model: nn.Module) -> Tensor | None:
     """rho(A) of the loop's injection; None where the injection carries nothing over linearly."""
     injection: Any = getattr(getattr(model, "recurrent", None), "injection", None)
     diagonal = getattr(injection, "get_A", None)
-    return None if diagonal is None else diagonal().max()
+    if diagonal is None:
+        return None
+    largest = diagonal().max()
+    # Divided over ranks, it is the largest of this rank's part until they meet.
+    gather = getattr(largest, "full_tensor", None)
+    whole: Tensor = largest if gather is None else gather()
+    return whole

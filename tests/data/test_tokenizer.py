@@ -15,6 +15,7 @@ from open_mythos.data.tokenizer import (
     MythosTokenizer,
     TiktokenTokenizer,
     Tokenizer,
+    decode_known,
     load_tokenizer,
     padded_vocab,
     require_room,
@@ -244,3 +245,11 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
     other: Any = SimpleNamespace(vocab_size=1, eos_id=None)
     with pytest.raises(InputError, match="cannot save a SimpleNamespace"):
         save_tokenizer(other, tmp_path)
+
+
+def test_ids_that_pad_a_vocabulary_stand_for_nothing() -> None:
+    tokenizer = ByteTokenizer()
+    ids = [*tokenizer.encode("to be"), tokenizer.vocab_size, 319]
+    assert decode_known(tokenizer, ids) == "to be"
+    with pytest.raises(InputError):
+        tokenizer.decode(ids)

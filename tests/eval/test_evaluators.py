@@ -164,7 +164,7 @@ def test_a_mixture_is_judged_by_each_of_its_parts(tmp_path: Path) -> None:
         )
         folders.append(str(prepare(request).folder))
     data = DataConfig(mixture=dict(zip(folders, (1, 2, 3), strict=True)), seq_len=16, batch_size=4)
-    recipe = replace(RECIPE, data=data)
+    recipe = replace(RECIPE, data=data, eval_samples=0)
     sources = build_sources(recipe)
     evaluators = standard_evaluators(recipe, sources)
     assert list(evaluators) == [

@@ -97,7 +97,7 @@ class Rows:
     def batches(self) -> Iterator[Batch]:
         ids = torch.arange(self.total * 2).view(-1, 2)
         for part in ids.split(self.batch_size):
-            yield Batch(part, torch.where(part > 3, part, IGNORE), level=2)
+            yield Batch(part, torch.where(part > 3, part, IGNORE), level=2, documents=part // 4)
 
 
 @given(size=st.integers(1, 12), rows=st.integers(0, 14))
@@ -107,6 +107,7 @@ def test_the_first_rows_are_the_same_however_they_come(size: int, rows: int) -> 
     assert together == [[2 * i, 2 * i + 1] for i in range(min(rows, 11))]
     assert all(batch.ids.shape == batch.targets.shape for batch in found)
     assert all(batch.level == 2 for batch in found)
+    assert all(torch.equal(batch.ids // 4, batch.documents) for batch in found)  # type: ignore[arg-type]
 
 
 def test_only_the_size_of_a_pass_is_changed() -> None:

@@ -43,7 +43,7 @@ def test_one_run_shows_its_depths_over_time() -> None:
     axes = panels({"one": METRICS})["v: loss"]
     lines = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
     assert lines == [[(1, 3.0), (4, 2.0)], [(1, 2.5), (4, 1.0)]]
-    assert len({line.get_color() for line in axes.lines}) == 2
+    assert len({tuple(line.get_color()) for line in axes.lines}) == 2
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "4"]
 
 
