@@ -321,6 +321,7 @@ class OpenMythos(nn.Module):
         assert isinstance(ffn, MoEFFN)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(ffn.load)
+            ffn.load //= ffn.alike
         return ffn.update_bias(step_size)
 
     @torch.no_grad()

@@ -47,10 +47,13 @@ def distribute(
     from open_mythos.parallel.experts import divide_experts  # noqa: PLC0415 -- see above
     from open_mythos.parallel.sharding import shard  # noqa: PLC0415 -- see above
     from open_mythos.parallel.team import Team, replicate  # noqa: PLC0415 -- see above
+    from open_mythos.parallel.tensors import divide_tensors  # noqa: PLC0415 -- see above
 
     degrees = mesh.degrees
     degrees.fit(model.cfg)
     divisions: dict[str, Division] = {}
+    if degrees.tensor > 1:
+        divisions |= divide_tensors(model, mesh.tensor)
     if degrees.expert > 1:
         divisions |= divide_experts(model, mesh.expert)
     apply(model, compiled=compiled, checkpointed=checkpointed)

@@ -31,7 +31,8 @@ class Degrees:
             value, least = getattr(self, field.name), 0 if field.name == "data" else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(
-                    f"{field.name} is {value!r}; it must be a whole number of at least {least}"
+                    f"parallel.{field.name} is {value!r}; it must be a whole number of at least "
+                    f"{least}"
                 )
 
     @property
@@ -48,17 +49,17 @@ class Degrees:
         product = self.shard * self.tensor
         full = replace(self, data=self.data or world // product)
         if full.readers * full.tensor != world or not full.data:
-            asked = f"data ({self.data or 'the rest'})" + f" x shard ({self.shard})"
+            asked = f"parallel.data ({self.data or 'the rest'}) x shard ({self.shard})"
             found = "no whole number of groups" if not self.data else str(self.data * product)
             raise ConfigError(
                 f"{asked} x tensor ({self.tensor}) is {found} of the {world} ranks that were "
                 f"started; start a multiple of {product} ranks (torchrun --nproc-per-node), or "
-                "change the degrees; data=0 takes what the others leave"
+                "change the degrees; parallel.data=0 takes what the others leave"
             )
         if full.readers % full.expert:
             raise ConfigError(
-                f"expert ({full.expert}) must divide data x shard ({full.data} x {full.shard} = "
-                f"{full.readers}), the ranks that read rows"
+                f"parallel.expert ({full.expert}) must divide data x shard ({full.data} x "
+                f"{full.shard} = {full.readers}), the ranks that read rows"
             )
         return full
 
@@ -81,13 +82,13 @@ class Degrees:
                 raise ConfigError(_uneven("tensor", self.tensor, name, size))
         if cfg.dropout:
             raise ConfigError(
-                f"dropout is {cfg.dropout} with tensor={self.tensor}: ranks that share rows would "
-                "drop different channels of them; set dropout=0 or tensor=1"
+                f"dropout is {cfg.dropout} with parallel.tensor={self.tensor}: ranks that share "
+                "rows would drop different channels of them; set the one to 0 or the other to 1"
             )
 
 
 def _uneven(degree: str, ranks: int, name: str, size: int) -> str:
     return (
-        f"{degree} ({ranks}) must divide {name} ({size}); the remainder is {size % ranks}: change "
-        "the one or the other"
+        f"parallel.{degree} ({ranks}) must divide {name} ({size}); the remainder is "
+        f"{size % ranks}: change the one or the other"
     )

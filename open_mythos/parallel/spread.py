@@ -70,6 +70,11 @@ class Spread:
 
         return blanks_of(model, read_index(folder), self.divisions)
 
+    @property
+    def generates(self) -> bool:
+        """Whether the network can generate as it is, with `whole` around it."""
+        return True
+
     def whole(self, model: nn.Module) -> AbstractContextManager[Any]:  # noqa: ARG002
         """For the time of a block that all ranks enter, a network whose every method works."""
         return nullcontext()

@@ -14,12 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from open_mythos.checkpoint.sharded import Piece
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.ops.head_loss import HeadLoss, head_loss, head_loss_of_part
 from open_mythos.parallel.division import canonical
 from open_mythos.parallel.gradients import clip_gradients
 from open_mythos.parallel.mesh import Mesh
 from open_mythos.parallel.pieces import pieces_of
 from open_mythos.parallel.sharding import gathered, release
 from open_mythos.parallel.spread import Spread
+from open_mythos.parallel.vocabulary import Words
 
 
 @dataclass(kw_only=True)
@@ -62,6 +64,12 @@ class Team(Spread):
         """The sum over the ranks that read rows, in place; queued on the device."""
         return self.mesh.data.sum(numbers)
 
+    def head_loss(self, *args: Any, **kwargs: Any) -> HeadLoss:
+        """`ops.head_loss.head_loss`, of the words that this rank holds and all others."""
+        if self.mesh.tensor.size == 1:
+            return head_loss(*args, **kwargs)
+        return head_loss_of_part(Words(self.mesh.tensor), *args, **kwargs)
+
     def clip(self, model: nn.Module, limit: float) -> Tensor:
         """Scale the gradients to a norm of at most `limit` (0 leaves them); the norm before."""
         named = dict(model.named_parameters())
@@ -79,6 +87,11 @@ class Team(Spread):
         """What this rank holds of a network and of further tensors, for a checkpoint."""
         release(model)  # an evaluation may have left weights gathered, which are not what learns
         return pieces_of(model, tensors, self.divisions)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the network can generate as it is: ranks that divide tensors keep no cache."""
+        return self.mesh.tensor.size == 1
 
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[None]:  # noqa: ARG002

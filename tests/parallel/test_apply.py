@@ -238,7 +238,13 @@ def test_every_dense_block_and_the_turn_are_compiled_and_nothing_else(
 # -- many ranks ----------------------------------------------------------------------------------
 
 
-LAYOUTS: list[dict[str, int]] = [{}, {"shard": 2}, {"expert": 2}, {"shard": 2, "expert": 2}]
+LAYOUTS: list[dict[str, int]] = [
+    {},
+    {"shard": 2},
+    {"expert": 2},
+    {"shard": 2, "expert": 2},
+    {"tensor": 2},
+]
 NETWORKS: list[dict[str, Any]] = [
     {"attn_type": "gqa", "readout": "act"},
     {"attn_type": "mla", "readout": "last"},
@@ -260,6 +266,9 @@ FOURFOLD: list[dict[str, int]] = [
     {"expert": 2},
     {"data": 2, "shard": 2, "expert": 2},
     {"shard": 4, "expert": 2},
+    {"tensor": 2},
+    {"tensor": 2, "shard": 2},
+    {"tensor": 2, "shard": 2, "expert": 2},
 ]
 
 
@@ -275,6 +284,7 @@ def test_four_ranks_in_two_directions_are_one_network(
 def _everything_at_once(degrees: dict[str, int]) -> Any:
     """Checkpointed, compiled and spread; graphs are run as they are recorded."""
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # see `compiles`
+    warnings.filterwarnings("ignore", ".*should not be instantiated")  # by Dynamo itself
     whole = torch.compile
     torch.compile = partial(whole, backend="aot_eager")
     torch._dynamo.reset()
@@ -290,7 +300,7 @@ def _everything_at_once(degrees: dict[str, int]) -> Any:
 def test_what_is_spread_may_be_compiled_and_recomputed(two: Workers) -> None:
     """Dealt out experts break the graph (tests/parallel/test_experts.py); nothing else does."""
     expected = alone(steps=4)
-    for degrees in ({}, {"shard": 2}):
+    for degrees in ({}, {"shard": 2}, {"tensor": 2}):
         for losses, graphs, breaks in two(_everything_at_once, degrees):
             torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
             assert graphs == 2

@@ -40,7 +40,7 @@ def test_a_degree_is_a_positive_whole_number(name: str, value: Any) -> None:
     if name == "data" and value == 0 and not isinstance(value, bool):
         assert Degrees(data=0) == Degrees()
         return
-    with pytest.raises(ConfigError, match=f"{name} is {value!r}"):
+    with pytest.raises(ConfigError, match=rf"parallel\.{name} is {value!r}"):
         Degrees(**{name: value})
 
 
@@ -52,7 +52,11 @@ def test_a_degree_is_a_positive_whole_number(name: str, value: Any) -> None:
         ({"tensor": 4}, {"vocab_size": 40}, r"tensor \(4\) must divide n_kv_heads \(2\)"),
         ({"tensor": 2}, {}, r"vocab_size \(37\)"),
         ({"tensor": 2}, {"vocab_size": 40, "dense_hidden": 25}, r"dense_hidden \(25\)"),
-        ({"tensor": 2}, {"vocab_size": 40, "dropout": 0.1}, r"dropout is 0.1 with tensor=2"),
+        (
+            {"tensor": 2},
+            {"vocab_size": 40, "dropout": 0.1},
+            r"dropout is 0.1 with parallel.tensor=2",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_divided_is_refused(

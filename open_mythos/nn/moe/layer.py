@@ -72,6 +72,7 @@ class MoEFFN(HasParts):
 
     experts_backend: ExpertsBackend = "auto"
     together: bool = True  # whether all routed experts are in this process
+    alike: int = 1  # processes that route the same tokens, this one included
 
     def __init__(self, cfg: MythosConfig) -> None:
         """Use the expert fields of `cfg`."""
