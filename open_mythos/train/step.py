@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 from open_mythos.data.batch import BatchSource
 from open_mythos.model.output import ForwardOutput
-from open_mythos.nn.moe.balance import load_entropy
+from open_mythos.nn.moe.balance import dead_experts, load_entropy, load_peak
 from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
 from open_mythos.train.loss_scale import FLOOR
 from open_mythos.train.objective import objective
-from open_mythos.train.optim import clip_gradients, set_learning_rate, skip_unless
+from open_mythos.train.optim import set_learning_rate, skip_unless
 from open_mythos.train.passes import Tally, count_scored, step_passes
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.state import TrainState
+from open_mythos.train.usage import Work, forget_memory, usage
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Launched:
         level: Curriculum level it was drawn for.
         lr: Its learning rate.
         positions: Positions of its whole batch, those of other ranks included.
+        length: Positions of one row.
         tokens: Positions seen since the run began.
         began: Host time at its start, seconds.
+        waited: Seconds that making the batch took.
         names: What `numbers` holds first, in order.
         numbers: Scalars, then the router's load (T, E) row by row; float64, on the host.
         shape: (T, E).
@@ -48,8 +51,10 @@ class Launched:
     level: int
     lr: float
     positions: int
+    length: int
     tokens: int
     began: float
+    waited: float
     names: tuple[str, ...]
     numbers: Tensor
     shape: tuple[int, int]
@@ -79,6 +84,7 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         (source.batch(state.step, level) if rows is None else source.batch(state.step, level, rows))
         for rows in step_passes(recipe, state.step, spread)
     ]
+    waited = time.perf_counter() - began
     scored = count_scored(parts, state.device, spread)
     n_loops = parts[0].n_loops or sample_depth(recipe.depth, recipe.seed, state.step)
     lr = learning_rate(recipe.optim, state.step, recipe.steps)
@@ -95,7 +101,9 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
                 backprop_loops=recipe.depth.backprop_loops,
                 return_output=True,
             )
-            terms = objective(output, batch.targets, head_weight(model), recipe.objective)
+            terms = objective(
+                output, batch.targets, head_weight(model), recipe.objective, spread.head_loss
+            )
             share = None if scored is None else terms.n_targets / scored
             loss = terms.total if share is None else terms.total * (share * spread.data_world)
             state.working.scale(loss).backward()
@@ -103,7 +111,7 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         tally.add(output, terms, share, len(part.ids) / rows)
     scalars, load = tally.summed(spread)
     state.working.unscale()
-    norm = clip_gradients(state.model, recipe.optim.clip)
+    norm = spread.clip(state.model, recipe.optim.clip)
     kept, verdict = judge(state, scalars["loss"], norm, recipe.optim.skip_spikes)
     set_learning_rate(state.optimizer, lr)
     with skip_unless(state.optimizer, kept):
@@ -124,8 +132,10 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         level=level,
         lr=lr,
         positions=positions,
+        length=parts[0].ids.shape[1],
         tokens=state.tokens,
         began=began,
+        waited=waited,
         names=tuple(scalars),
         numbers=numbers,
         shape=(load.shape[0], load.shape[1]),
@@ -160,6 +170,17 @@ def finish(
     # Easier rows say nothing of the level that is being learnt.
     if launched.drawn in (0, launched.level):
         state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
+    work = Work(
+        positions=launched.positions,
+        length=launched.length,
+        depths=[launched.n_loops],
+        backprop_loops=recipe.depth.backprop_loops,
+        precision=state.working.precision,
+    )
+    seconds = time.perf_counter() - max(since, launched.began)
+    measured = usage(state.working.model, work, seconds, launched.waited)
+    if launched.step % recipe.log_every == 0:
+        forget_memory(state.device)
     return StepRecord(
         step=launched.step,
         loss=read["loss"],
@@ -168,16 +189,18 @@ def finish(
         lr=launched.lr,
         grad_norm=read["grad_norm"],
         n_loops=launched.n_loops,
+        given_loops=float(launched.n_loops),
         mean_loops=read["mean_loops"],
         level=launched.level,
         tokens=launched.tokens,
+        scored_share=read["n_targets"] / launched.positions,
+        epoch=epoch_of(source, launched.step),
         skipped=skipped,
         loss_scale=read.get("loss_scale"),
         rho_a=read.get("rho_a"),
-        router_entropy=float(load_entropy(load).mean()),
-        router_peak=load_peak(load),
         state_rms=read["state_rms"],
-        tokens_per_second=launched.positions / (time.perf_counter() - max(since, launched.began)),
+        **routing(load),
+        **measured,
     )
 
 
@@ -211,6 +234,25 @@ def count_skip(state: TrainState, read: dict[str, float]) -> bool:
     elif not (math.isfinite(read["loss"]) and read.get("loss_scale", FLOOR) > FLOOR):
         state.skipped_in_a_row += 1
     return skipped
+
+
+def routing(load: Tensor) -> dict[str, Any]:
+    """What a record says of the experts' loads (T, E)."""
+    entropy, peak = load_entropy(load), load_peak(load)
+    return {
+        "router_entropy": float(entropy.mean()),
+        "router_peak": float(peak.max()),
+        "router_dead": int(dead_experts(load.sum(0))),
+        "entropy_by_loop": entropy.tolist(),
+        "peak_by_loop": peak.tolist(),
+        "dead_by_loop": dead_experts(load).tolist(),
+    }
+
+
+def epoch_of(source: BatchSource, step: int) -> float | None:
+    """Passes over the data that the first `step` steps make; None where the source has no end."""
+    epoch: Any = getattr(source, "epoch", None)
+    return None if epoch is None else float(epoch(step))
 
 
 def to_host(scalars: list[Tensor], table: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
@@ -252,10 +294,10 @@ def spectral_radius(model: nn.Module) -> Tensor | None:
     """rho(A) of the loop's injection; None where the injection carries nothing over linearly."""
     injection: Any = getattr(getattr(model, "recurrent", None), "injection", None)
     diagonal = getattr(injection, "get_A", None)
-    return None if diagonal is None else diagonal().max()
-
-
-def load_peak(load: Tensor) -> float:
-    """Load of the busiest expert over the mean load, in the worst loop of (T, E); 1 is even."""
-    mean = load.mean(-1, keepdim=True)
-    return float((load / mean.clamp(min=torch.finfo(load.dtype).tiny)).max())
+    if diagonal is None:
+        return None
+    largest = diagonal().max()
+    # Divided over ranks, it is the largest of this rank's part until they meet.
+    gather = getattr(largest, "full_tensor", None)
+    whole: Tensor = largest if gather is None else gather()
+    return whole

@@ -1,7 +1,8 @@
 import torch
 from torch import Tensor, nn
 
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.pointer import PointerChase
+from open_mythos.data.tasks.prefix import PrefixParity
 from open_mythos.eval.accuracy import accuracy, task_batches
 
 

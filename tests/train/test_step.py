@@ -1,25 +1,26 @@
 import copy
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 import torch
 
+from open_mythos.config.budget import training_flops_per_token
 from open_mythos.data.batch import IGNORE, Batch
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import spikes
+from open_mythos.train.build import build_state
 from open_mythos.train.curriculum import Progress
 from open_mythos.train.depth import sample_depth
 from open_mythos.train.recipe import EngineConfig, Recipe
-from open_mythos.train.records import StepRecord
+from open_mythos.train.records import StepRecord, timeless
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.sources import build_sources
 from open_mythos.train.state import TrainState
-from open_mythos.train.step import finish, launch, load_peak, spectral_radius, train_step
-from open_mythos.train.trainer import build_state
+from open_mythos.train.step import finish, launch, spectral_radius, train_step
 
 
 @pytest.fixture
@@ -178,16 +179,59 @@ def test_the_record_describes_the_loop(quiet: Recipe) -> None:
     assert record.state_rms is not None
     assert record.state_rms > 0
     assert record.terms == {"cross_entropy": record.loss}
+    for each in (record.entropy_by_loop, record.peak_by_loop, record.dead_by_loop):
+        assert len(each) == record.n_loops == record.given_loops
+    assert sum(record.entropy_by_loop) / record.n_loops == pytest.approx(record.router_entropy)
+    assert max(record.peak_by_loop) == record.router_peak
+    assert record.router_dead is not None
+    assert record.router_dead <= min(record.dead_by_loop)
+
+
+def test_the_record_says_what_the_step_took(quiet: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(quiet, depth=replace(quiet.depth, backprop_loops=1), log_every=2)
+    state, source = begin(recipe, lambda r: OpenMythos(r.model))
+    forgotten = []
+    monkeypatch.setattr("open_mythos.train.step.forget_memory", forgotten.append)
+    monkeypatch.setattr("open_mythos.train.usage.peak_flops", lambda device, precision: 1e9)
+    waiting = launch(state, source, recipe)
+    with monkeypatch.context() as still:
+        still.setattr("time.perf_counter", lambda: waiting.began + 4.0)
+        record = finish(state, waiting, source, recipe)
+    positions = recipe.data.batch_size * waiting.length
+    flops = training_flops_per_token(recipe.model, waiting.n_loops, waiting.length, 1)
+    assert (record.seconds, record.tokens_per_second) == (4.0, positions / 4.0)
+    assert 0.0 < waiting.waited == record.waited < 4.0
+    assert record.flops_per_second == pytest.approx(positions * flops / 4.0)
+    assert record.mfu == pytest.approx(positions * flops / 4.0 / 1e9)
+    assert record.memory is None or record.memory > 1e6
+    assert record.scored_share == 1.0
+    assert record.epoch is None
+    train_step(state, source, recipe)
+    assert forgotten == [state.device]  # after the second step, which is logged
+
+
+class Halves:
+    """Rows of which the second half is not scored; an epoch is eight steps."""
+
+    vocab_size, max_level = 2, 0
+
+    def batch(self, step: int, level: int = 0) -> Batch:
+        ids = torch.zeros(2, 6, dtype=torch.int64)
+        return Batch(ids, ids.masked_fill(torch.arange(6) > 2, IGNORE))
+
+    def epoch(self, step: int) -> float:
+        return step / 8
+
+
+def test_padding_and_epochs_are_told(quiet: Recipe) -> None:
+    state, _ = begin(quiet, lambda r: OpenMythos(r.model))
+    records = [train_step(state, Halves(), quiet) for _ in range(2)]
+    assert [r.scored_share for r in records] == [0.5, 0.5]
+    assert [r.epoch for r in records] == [0.125, 0.25]
 
 
 def test_an_injection_without_a_carry_has_no_spectral_radius(tiny: Recipe) -> None:
     assert spectral_radius(OpenMythos(replace(tiny.model, injection="add"))) is None
-
-
-def test_the_peak_is_that_of_the_worst_loop() -> None:
-    assert load_peak(torch.tensor([[2.0, 2.0], [1.0, 3.0]])) == 1.5
-    assert load_peak(torch.tensor([[0.0, 8.0, 0.0, 0.0]])) == 4.0
-    assert load_peak(torch.zeros(1, 3)) == 0.0
 
 
 def test_random_depth_is_drawn_anew_each_step(tiny: Recipe, stand_in: Any) -> None:
@@ -225,7 +269,7 @@ def test_launch_and_finish_are_a_step(tiny: Recipe) -> None:
                 waiting = following
             records.append(finish(state, waiting, source, tiny))
         assert [r.tokens for r in records] == [4, 8, 12]
-        runs.append((state, [replace(r, tokens_per_second=0.0) for r in records]))
+        runs.append((state, [timeless(asdict(r)) for r in records]))
     (a, wanted), (b, found) = runs
     assert found == wanted
     assert a.counters() == b.counters()
