@@ -114,6 +114,12 @@ class TransformerBlock(nn.Module):
             return self.attn.mix(q, shared, context), {}, shared
         if isinstance(slot, StaticSlot) and self.attn.cfg.halted == "continue":
             return self.attn.step(x, slot, context), {}, slot.store
+        own = slot is not None and frozen is None and not isinstance(slot, StaticSlot)
+        if slot is not None and own and self.attn.fills(x):
+            new = slot.room(x.shape[1])
+            q = self.attn.fill(x, context.rotary, new)
+            seen = {name: slot.shown(name, x.shape[1]) for name in new}
+            return self.attn.mix(q, seen, context), new, seen
         q, new = self.attn.project(x, context.rotary)
         if frozen is not None:
             new = frozen.hold(new)

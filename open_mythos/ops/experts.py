@@ -203,8 +203,17 @@ def _narrow(x: Tensor) -> torch.dtype:
 
 def _blocks(x: Tensor, weights: Tensor, plan: Plan, gate_up: Tensor, down: Tensor) -> Tensor:
     """All experts' rows in blocks, one op forth and one back; counts are read on the host."""
-    given = [t.to(_narrow(x)) for t in (x, weights, gate_up, down)]
-    return block_experts(*given, plan.order, plan.inverse, plan.ends).to(x.dtype)
+    narrow = _narrow(x)
+    out = block_experts(
+        x.to(narrow),
+        weights.to(narrow),
+        gate_up.to(narrow),
+        down.to(narrow),
+        plan.order,
+        plan.inverse,
+        plan.ends,
+    )
+    return out.to(x.dtype)
 
 
 def _fused(

@@ -152,3 +152,55 @@ def test_the_last_block_alone_leaves_positions_out_and_only_where_nobody_looks(
     assert seen == [x.shape]
     handle.remove()
     assert run_blocks(blocks, x, context, None, 1).shape[1] == 1
+
+
+@pytest.mark.parametrize("halted", [False, True])
+@torch.no_grad()
+def test_entries_written_in_place_are_those_that_are_copied(
+    parts: Parts, halted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, x, context, _ = parts
+    widths, tables = block.attn.cfg.cache_widths, context.rotary
+    frozen = None
+    if halted:  # some entries are not the block's own: they cannot be written by the projection
+        _, old = block.attn.project(torch.randn_like(x), tables)
+        frozen = Frozen(torch.rand(2, 5) < 0.5, old)
+    caches = [LayerCache(widths, 2, 7, dtype=x.dtype) for _ in range(2)]
+    want, told = block.run(x, context, caches[0], frozen)
+    filled: list[torch.Tensor] = []
+    fill = type(block.attn).fill
+
+    def noting(self: Any, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        filled.append(x)
+        return fill(self, x, *rest)
+
+    monkeypatch.setattr(type(block.attn), "fills", lambda *_: True)
+    monkeypatch.setattr(type(block.attn), "fill", noting)
+    got, trace = block.run(x, context, caches[1], frozen)
+    assert len(filled) == (0 if halted else 1)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+    for name, store in caches[0].store.items():
+        torch.testing.assert_close(caches[1].store[name], store, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(trace.new[name], told.new[name], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(trace.seen[name], told.seen[name], rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_pieces_written_in_place_are_the_whole(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, x, context, _ = parts
+    whole, _ = block.run(x, context)
+    monkeypatch.setattr(type(block.attn), "fills", lambda *_: True)
+    cache = LayerCache(block.attn.cfg.cache_widths, 2, 6, dtype=x.dtype)
+    tables = context.rotary
+    for piece in (slice(0, 2), slice(2, 5)):
+        where = Rotary(tables.cos[piece], tables.sin[piece])
+        got, _ = block.run(x[:, piece], AttentionContext(where), cache)
+        cache.advance(piece.stop - piece.start)
+        torch.testing.assert_close(got, whole[:, piece], rtol=1e-9, atol=1e-9)
+
+
+def test_a_cpu_copies_entries_and_so_does_who_looks_at_the_norms(parts: Parts) -> None:
+    block, x, _, _ = parts
+    assert not block.attn.fills(x)

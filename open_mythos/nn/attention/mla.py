@@ -18,6 +18,7 @@ from open_mythos.nn.watched import patched
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static_latent, has_kernel
 from open_mythos.ops.projections import join_keys, turn_queries
+from open_mythos.ops.rows import rows_backend
 from open_mythos.ops.store import rotate_query, store_latent
 
 
@@ -112,11 +113,37 @@ class MLAttention(HasParts):
         """Queries alone, for a loop that looks at the keys of another."""
         return self._raise(self.down.only("q", x), rotary)
 
+    def fills(self, x: Tensor) -> bool:
+        """Whether entries are written where a cache keeps them, not formed first and copied."""
+        looked_at = patched(self.q_norm) or patched(self.kv_norm)
+        return rows_backend(x) == "triton" and not looked_at
+
+    def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
+        """Queries (B, T, H, nope + rope); the entries of the T positions go into `room`."""
+        q_latent = self._store(x, rotary, room, None)
+        return self._turned(self.q_up.joined(q_latent), rotary)
+
+    def _store(self, x: Tensor, rotary: Rotary, room: Entries, position: Tensor | None) -> Tensor:
+        """The normed query latent (B, T, q_lora_rank); the entries go into `room`."""
+        return store_latent(
+            self.down.joined(x),
+            (self.q_norm.weight, self.q_norm.eps),
+            (self.kv_norm.weight, self.kv_norm.eps),
+            rotary.cos,
+            rotary.sin,
+            room["c_kv"],
+            room["k_rope"],
+            position,
+        )
+
     def _raise(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
         """(B, T, q_lora_rank) -> queries (B, T, H, nope + rope), the last part rotated."""
-        joint = self.q_up.joined(self.q_norm(q_latent))
-        still = self.cfg.qk_nope_head_dim
-        return turn_queries(joint, rotary.cos, rotary.sin, self.heads, still)
+        return self._turned(self.q_up.joined(self.q_norm(q_latent)), rotary)
+
+    def _turned(self, joint: Tensor, rotary: Rotary) -> Tensor:
+        """Both parts of all heads -> queries (B, T, H, nope + rope), the last part rotated."""
+        heads, still = self.heads, self.cfg.qk_nope_head_dim
+        return turn_queries(joint, rotary.cos, rotary.sin, heads, still)
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
@@ -176,17 +203,7 @@ class MLAttention(HasParts):
             q, new = self.project(x, context.rotary)
             return self.mix(q, slot.extend(new), context)
         cfg, tables, store = self.cfg, context.rotary, slot.store
-        q_latent = store_latent(
-            self.down.joined(x),
-            (self.q_norm.weight, self.q_norm.eps),
-            (self.kv_norm.weight, self.kv_norm.eps),
-            tables.cos,
-            tables.sin,
-            store["c_kv"],
-            store["k_rope"],
-            slot.position,
-        )
-        joint = self.q_up.joined(q_latent)
+        joint = self.q_up.joined(self._store(x, tables, store, slot.position))
         nope = joint[..., : self.heads * cfg.qk_nope_head_dim].unflatten(-1, (self.heads, -1))
         up_k, up_v = self._ups(joint.dtype)
         query = rotate_query(
