@@ -7,8 +7,9 @@
 Text (the bundled plays), top 4 of 32 experts, a fixed number of loops, 500 steps, once without
 balancing and once for each size of the bias step (Recipe.router_bias_step), for each seed. The
 skew: the rows of the first four experts get the direction that fits the router's inputs best to
-one, times --weights, and their bias starts at --bias. Beside them stands a run without balancing
-from the router as it is drawn.
+one, times --weights, and their bias starts at --bias. Beside them stand runs from the router as it
+is drawn, without balancing and with the last but one of the bias steps. What --out has already is
+not run again.
 
 Load is counted over windows of 20 steps, all loops together, as the bias sees it, and loop by loop.
 One step of a small batch says little: a word goes to the same experts wherever it stands.
@@ -19,6 +20,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +134,16 @@ def rounded(values: Tensor) -> Any:
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per way to run: the worst of the seeds, the mean of their losses."""
+    """One row per way to run: the worst of the seeds, the mean of their losses.
+
+    The penalty is against the run without balancing of the same start and seed.
+    """
     rows = []
     ways = sorted({(r["skewed"], r["bias_step"]) for r in runs}, reverse=True)
     loss = {(r["skewed"], r["bias_step"], r["seed"]): r["validation_loss"] for r in runs}
     for skewed, bias_step in ways:
         found = [r for r in runs if (r["skewed"], r["bias_step"]) == (skewed, bias_step)]
-        penalties = [r["validation_loss"] / loss[True, 0.0, r["seed"]] - 1 for r in found]
+        penalties = [r["validation_loss"] / loss[skewed, 0.0, r["seed"]] - 1 for r in found]
         row = {
             "skewed": skewed,
             "bias_step": bias_step,
@@ -154,6 +159,13 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def write(file: Path, document: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+    """JSON with one line a run: their curves are long."""
+    head = json.dumps(document, indent=1).removesuffix("\n}")
+    lines = ",\n".join("  " + json.dumps(run) for run in runs)
+    file.write_text(f'{head},\n "runs": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", nargs="*", help="of the recipe, as key=value; first")
@@ -164,7 +176,8 @@ def main() -> None:
     parser.add_argument("--bias", type=float, default=4.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    runs: list[dict[str, Any]] = []
+    known = args.out is not None and args.out.is_file()
+    runs = json.loads(args.out.read_text(encoding="utf-8"))["runs"] if known else []
     document = {
         "environment": environment(find_device(args.device), 0),
         "recipe": to_plain(recipe(args, 0, 0.0)),
@@ -172,14 +185,16 @@ def main() -> None:
         "window": WINDOW,
         "bar": {"peak": MOST_PEAK, "dead": 0, "penalty": MOST_PENALTY},
     }
-    for seed in args.seeds:
-        for skewed, bias_step in [(True, s) for s in (0.0, *args.bias_steps)] + [(False, 0.0)]:
-            runs.append(run_once(args, seed, bias_step, skewed))
-            last = {k: v for k, v in runs[-1].items() if k != "curve"}
-            print(json.dumps(last), flush=True)
-            if args.out:
-                whole = {**document, "summary": summary(runs), "runs": runs}
-                args.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    ways = [(True, s) for s in (0.0, *args.bias_steps)]
+    ways += [(False, 0.0), (False, args.bias_steps[-2:][0])]
+    there = {(r["seed"], r["skewed"], r["bias_step"]) for r in runs}
+    for seed, (skewed, bias_step) in product(args.seeds, ways):
+        if (seed, skewed, bias_step) in there:
+            continue
+        runs.append(run_once(args, seed, bias_step, skewed))
+        print(json.dumps({k: v for k, v in runs[-1].items() if k != "curve"}), flush=True)
+        if args.out:
+            write(args.out, {**document, "summary": summary(runs)}, runs)
     for row in summary(runs):
         print(row)
 

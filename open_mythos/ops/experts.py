@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from open_mythos.ops.backend import ExpertsBackend, experts_backend, summed
+from open_mythos.ops.blocks import block_experts
 from open_mythos.ops.reference import experts_reference
 
 
@@ -23,12 +24,14 @@ class Plan:
         inverse: (N * k,) int64, the place of each choice.
         ends: (E,) int32, the place behind each expert's last choice.
         k: Choices per token.
+        counts: (E,) int64, choices of each expert, where they are known already.
     """
 
     order: Tensor
     inverse: Tensor
     ends: Tensor
     k: int
+    counts: Tensor | None = None
 
     @property
     def token(self) -> Tensor:
@@ -38,6 +41,8 @@ class Plan:
     @property
     def load(self) -> Tensor:
         """(E,) int64, choices of each expert."""
+        if self.counts is not None:
+            return self.counts
         ends = self.ends.to(torch.int64)
         return ends.diff(prepend=ends.new_zeros(1))
 
@@ -90,6 +95,9 @@ def run_experts(  # noqa: PLR0913 -- the tensors of a layer
     plan = plan_experts(ids, gate_up.shape[0]) if plan is None else plan
     if chosen == "fused":
         return _fused(x, weights, plan, gate_up, down, extra)
+    if chosen == "blocks":
+        out = _blocks(x, weights, plan, gate_up, down)
+        return out if extra is None else out + extra
     rows = rows_at_places(x, plan)
     # The weight enters before `down`, so that the way back to the tokens is a plain sum.
     share = shares_at_places(weights.to(x.dtype), plan)
@@ -187,6 +195,27 @@ def _grouped(rows: Tensor, share: Tensor, plan: Plan, gate_up: Tensor, down: Ten
     return F.grouped_mm(_swiglu(hidden) * share, down.to(rows.dtype), offs=plan.ends)
 
 
+def _narrow(x: Tensor) -> torch.dtype:
+    """The dtype of products with `x`: autocast's where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _blocks(x: Tensor, weights: Tensor, plan: Plan, gate_up: Tensor, down: Tensor) -> Tensor:
+    """All experts' rows in blocks, one op forth and one back; counts are read on the host."""
+    narrow = _narrow(x)
+    out = block_experts(
+        x.to(narrow),
+        weights.to(narrow),
+        gate_up.to(narrow),
+        down.to(narrow),
+        plan.order,
+        plan.inverse,
+        plan.ends,
+    )
+    return out.to(x.dtype)
+
+
 def _fused(
     x: Tensor, weights: Tensor, plan: Plan, gate_up: Tensor, down: Tensor, extra: Tensor | None
 ) -> Tensor:
@@ -196,8 +225,7 @@ def _fused(
 
     # The kernels divide each index by k: in 32 bits that is a multiplication.
     own = ExpertPlan(plan.order.to(torch.int32), plan.inverse, plan.ends)
-    device = x.device.type
-    narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    narrow = _narrow(x)
     if narrow == x.dtype:
         return fused_experts(x, weights, gate_up, down, own, extra)
     out = fused_experts(x.to(narrow), weights, gate_up, down, own).to(x.dtype)

@@ -259,7 +259,7 @@ def _sweep(
     d_features = torch.empty_like(features) if plan.features_slope else None
     d_weight = torch.zeros_like(weight, dtype=wide) if plan.weight_slope else None
     score = partial(
-        _scorer(features) if plan.part is None else plan.part.score,
+        scorer(features) if plan.part is None else plan.part.score,
         z_loss=plan.z_loss,
         ignore_index=plan.ignore_index,
         gradient=plan.features_slope or plan.weight_slope,
@@ -281,7 +281,8 @@ def _sweep(
     return torch.cat(scores, dim=-1), d_features, d_weight
 
 
-def _scorer(features: Tensor) -> Any:
+def scorer(features: Tensor) -> Any:
+    """What scores a block of logits of `features`: the kernel, or `score_rows_plain`."""
     if HAS_TRITON and features.is_cuda and features.dtype != torch.float64:
         from open_mythos.kernels.cross_entropy import (  # noqa: PLC0415 -- triton is optional
             score_rows,

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.moe.layer import MoEFFN
-from open_mythos.nn.moe.router import Routing
 from open_mythos.ops.backend import ExpertsBackend
 from open_mythos.ops.experts import (
     rows_at_places,
@@ -16,6 +15,7 @@ from open_mythos.ops.experts import (
     shares_at_places,
     sums_at_tokens,
 )
+from open_mythos.ops.routing import Routing
 from open_mythos.parallel.division import STACKS, Division
 from open_mythos.parallel.mesh import Axis
 

@@ -15,7 +15,6 @@ from open_mythos.nn.linear import Linear
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import patched
-from open_mythos.ops.projections import turn_queries
 from open_mythos.parallel.collectives import copied, reduced
 from open_mythos.parallel.division import Division
 from open_mythos.parallel.mesh import Axis
@@ -33,6 +32,10 @@ class DividedGQA(GQAttention):
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries, keys and values of this rank's heads."""
         return super().project(copied(x, self.axis), rotary)
+
+    def entries(self, x: Tensor, rotary: Rotary) -> Entries:
+        """Keys and values of this rank's heads."""
+        return super().entries(copied(x, self.axis), rotary)
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries of this rank's heads."""
@@ -53,9 +56,7 @@ class DividedMLA(MLAttention):
     axis: Axis
 
     def _raise(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
-        joint = self.q_up.joined(copied(self.q_norm(q_latent), self.axis))
-        still = self.cfg.qk_nope_head_dim
-        return turn_queries(joint, rotary.cos, rotary.sin, self.heads, still)
+        return self._turned(self.q_up.joined(copied(self.q_norm(q_latent), self.axis)), rotary)
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """What all ranks' heads say together."""
@@ -74,7 +75,7 @@ class DividedExpert(Expert):
 
     axis: Axis
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, plus: Tensor | None = None, *, spare: bool = False) -> Tensor:  # noqa: ARG002
         """(..., dim) -> (..., dim), with `plus` (..., dim) added to what all ranks say."""
         out = reduced(super().forward(copied(x, self.axis)), self.axis)
         return out if plus is None else out + plus

@@ -109,6 +109,8 @@ class DataConfig:
             ConfigError: If `task` has a setting that the kind does not, or a value does not fit.
         """
         own = {name: getattr(self, name) for name in OWN_SETTINGS.get(self.kind, ())}
+        for name in own.keys() & self.task.keys():
+            raise ConfigError(f"data.task.{name} is data.{name} for the kind {self.kind!r}")
         try:
             return build_task(
                 self.kind, {**own, **self.task}, batch_size=self.batch_size, seed=seed

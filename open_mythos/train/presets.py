@@ -13,6 +13,7 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.task_recipes import TASK_RECIPES
 from open_mythos.train.text_recipes import fineweb_3b, text_10m, text_30m, text_120m
 
 
@@ -123,6 +124,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo-text": demo_text,
     "demo-task": demo_task,
     "demo-task-seed-design": demo_task_seed_design,
+    **TASK_RECIPES,
 }
 
 

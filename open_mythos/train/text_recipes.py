@@ -70,7 +70,7 @@ def reader(name: str, *, dim: int, batch_size: int, seq_len: int, loops: int, lr
     """What the text recipes share: the loop that keeps its depth, and a Poisson number of turns.
 
     The last state is read after a short linear carry (A near 0.01), without loop index and adapter;
-    weights start at 1 / sqrt(dim) (`small` in presets.py gives the reasons). Depth is drawn around
+    weights start at 1 / sqrt(dim) (`small` in networks.py gives the reasons). Depth is drawn around
     a mean: a uniform depth cost nearly all that looping gained in a public-domain probe of 15M
     parameters, where a fixed one kept it, and lost the shallow end.
     """

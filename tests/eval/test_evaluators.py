@@ -1,9 +1,11 @@
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.chat_rows import ChatRows
@@ -43,12 +45,30 @@ RECIPE = Recipe(
 )
 
 
+class Spied(nn.Module):
+    """A network that is a function, which is told the loops too."""
+
+    def __init__(self, function: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.nothing = nn.Parameter(torch.zeros(()))
+
+    def forward(self, ids: torch.Tensor, n_loops: int) -> torch.Tensor:
+        return self.function(ids, n_loops)
+
+
 @pytest.mark.parametrize(
     ("data", "granted", "also"),
     [
         ({"kind": "pointer"}, {"hops_1": 1, "hops_2": 2, "hops_4": 4}, {1, 4}),
         ({"kind": "pointer", "loops_per_hop": 2}, {"hops_1": 2, "hops_2": 4, "hops_4": 8}, {1, 8}),
         ({"kind": "parity", "length": 5}, {"bits_1": 2, "bits_5": 2, "bits_10": 2}, {1, 4}),
+        # Nine cells have no way of eight steps that is common enough to ask for.
+        (
+            {"kind": "maze", "task": {"side": 3, "max_level": 4, "queries": 2}},
+            {"steps_1": 2, "steps_4": 2},
+            {1, 4},
+        ),
     ],
 )
 def test_tasks_are_judged_within_and_beyond_the_trained_range(
@@ -194,3 +214,24 @@ def test_difficulties_that_the_model_has_no_room_for_are_left_out(
 
 def test_a_foreign_source_has_no_standard_judge() -> None:
     assert standard_evaluators(RECIPE, Sources(build_sources(RECIPE).train)) == {}
+
+
+def test_loops_are_those_that_a_task_grants_and_else_the_mean_of_training() -> None:
+    loops: list[tuple[int, int]] = []
+
+    def spy(ids: torch.Tensor, n_loops: int) -> torch.Tensor:
+        loops.append((ids.shape[1], n_loops))
+        return torch.zeros(*ids.shape, 9)
+
+    def asked(**task: int) -> set[tuple[int, int]]:
+        data = DataConfig(kind="sums", batch_size=2, task={"max_level": 3, "start": False, **task})
+        recipe = replace(RECIPE, data=data)
+        loops.clear()
+        for evaluate in standard_evaluators(recipe, build_sources(recipe)).values():
+            evaluate(Spied(spy), 0)
+        return set(loops)
+
+    # Besides, each difficulty is asked at one loop and at twice what the hardest trained one has.
+    assert asked() == {(d, n) for d in (1, 3, 6) for n in (1, 2, 4)}
+    wanted = {(1, 4), (3, 12), (6, 24)} | {(d, n) for d in (1, 3, 6) for n in (1, 24)}
+    assert asked(loops_per_level=4) == wanted

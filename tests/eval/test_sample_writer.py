@@ -62,6 +62,15 @@ def test_what_is_written_is_what_the_model_says_and_always_the_same(model: OpenM
     assert SampleWriter(prompts, BYTES, n_loops=2, seed=6)(model, 0) != texts
 
 
+def test_ids_that_pad_the_vocabulary_spell_nothing(tiny_config: Config) -> None:
+    model = OpenMythos(tiny_config(vocab_size=4 * BYTES.vocab_size, max_output_tokens=16))
+    prompt = BYTES.encode("To be")
+    _, _, rest = SampleWriter([prompt], BYTES, n_loops=1, seed=3)(model, 0)["1"].partition(MARK)
+    drawn = by_hand(model, prompt, 1, 3, 16)
+    assert max(drawn) >= BYTES.vocab_size
+    assert rest == BYTES.decode([token for token in drawn if token < BYTES.vocab_size])
+
+
 def test_a_prompt_leaves_room_to_write(model: OpenMythos) -> None:
     writer = SampleWriter([list(range(97, 97 + 26)) * 3], BYTES, n_loops=1)
     start, _, _ = writer(model, 0)["1"].partition(MARK)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from open_mythos.nn.moe.layer import MoEFFN
-from open_mythos.nn.moe.router import route
 from open_mythos.ops.experts import run_experts
+from open_mythos.ops.routing import route
 from open_mythos.parallel.degrees import Degrees
 from open_mythos.parallel.experts import SpreadMoE, exchange, run_spread
 from open_mythos.parallel.mesh import Axis, open_mesh

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.config.overrides import configure, from_plain, to_plain
+from open_mythos.data.tasks.registry import TASKS
 from open_mythos.errors import ConfigError
 from open_mythos.train.recipe import (
     CurriculumConfig,
@@ -83,9 +84,31 @@ def test_the_engine_is_chosen_from_outside(tiny: Recipe) -> None:
         configure(tiny, None, ["engine.compiled=true"])
 
 
+def test_tasks_are_set_up_from_outside_setting_by_setting(tiny: Recipe) -> None:
+    words = ["data.kind=addition", "data.task.digits=2", "data.task.dial=operands"]
+    found = configure(tiny, None, [*words, "model.max_seq_len=200"])
+    assert found.data.task == {"digits": 2, "dial": "operands"}
+    again = configure(found, None, ["data.task.digits=3"])
+    assert again.data.task == {"digits": 3, "dial": "operands"}
+    assert from_plain(Recipe, to_plain(again)) == again
+    told = configure(tiny, None, ["data.kind=p-hop", "data.task.told=true", "model.max_seq_len=99"])
+    assert told.data.task["told"] is True
+    with pytest.raises(ConfigError, match=r"data\.kind: .*'maze'.*not 'mase'"):
+        configure(tiny, None, ["data.kind=mase"])
+
+
 BAD: list[tuple[type, dict[str, Any], str]] = [
     (DataConfig, {"batch_size": 0}, r"data\.batch_size is 0"),
     (DataConfig, {"states": 1}, r"data\.states is 1; it must be at least 2"),
+    (
+        DataConfig,
+        {"task": {"side": 4}},
+        r"data\.task is \{'side': 4\}, but data\.kind 'text' is no",
+    ),
+    (DataConfig, {"kind": "maze", "task": {"size": 4}}, r"data\.task: maze has no .* mean 'side'"),
+    (DataConfig, {"kind": "parity", "task": {"length": 4}}, r"data\.task\.length is data\.length"),
+    (DataConfig, {"kind": "sums", "task": {"modulus": 1}}, r"data\.task: modulus is 1"),
+    (DataConfig, {"kind": "pointer", "layout": "joined"}, r"data\.task: layout .* mean 'joint'"),
     (DataConfig, {"validation_share": 1.0}, r"data\.validation_share is 1\.0"),
     (DataConfig, {"mixture": {"a": -1.0}}, r"data\.mixture of 'a' is -1\.0"),
     (DataConfig, {"mixture": {"a": 0.0}}, r"data\.mixture has no weight above 0"),
@@ -167,7 +190,7 @@ def test_a_count_is_a_whole_number(tiny: Recipe, kind: type, names: str, value: 
 
 DATA = st.builds(
     DataConfig,
-    kind=st.sampled_from(["pointer", "parity"]),
+    kind=st.sampled_from(list(TASKS)),
     batch_size=st.just(2),
     states=st.integers(2, 9),
     queries=st.integers(1, 9),

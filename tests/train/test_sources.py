@@ -9,6 +9,7 @@ from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.chat_template import chat_template
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepare import Request, prepare
+from open_mythos.data.tasks.maze import MazePath
 from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.data.tasks.prefix import PrefixParity
 from open_mythos.data.tokenizer import ByteTokenizer, save_tokenizer, tokenizer_from_folder
@@ -229,6 +230,11 @@ def test_tasks_take_every_setting_of_the_recipe(tiny: Recipe) -> None:
     assert found.evaluation is found.train
     parity = build_sources(replace(tiny, data=DataConfig(kind="parity", batch_size=3, length=9)))
     assert parity.train == PrefixParity(length=9, batch_size=3, seed=tiny.seed)
+    told = build_sources(replace(tiny, data=replace(data, task={"told": True})))
+    assert told.train == replace(found.train, seed=tiny.seed, told=True)
+    maze = DataConfig(kind="maze", batch_size=3, task={"side": 4, "ask": "step", "max_level": 3})
+    built = build_sources(replace(tiny, data=maze, seed=7)).train
+    assert built == MazePath(side=4, ask="step", max_level=3, batch_size=3, seed=7)
 
 
 def test_a_corpus_that_is_not_there_is_named(tiny: Recipe) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 from math import ceil
 from typing import Any, ClassVar, NamedTuple, Protocol, get_args, get_type_hints
 
@@ -170,13 +171,19 @@ class GeneratedTask(ABC):
             InputError: When step is negative, or level or a row does not exist.
         """
         require_level(level, self.max_level)
+        if rows is None:
+            return self.whole_batch(step, level)
+        return taken(_remembered(self, step, level), rows)
+
+    def whole_batch(self, step: int, level: int) -> Batch:
+        """All rows of a training batch, drawn."""
         draw = stream(self.seed, Purpose.TRAINING, step)
         difficulty = level or self.max_level
         if self.mixes and draw.random() >= 0.5:
             difficulty = int(draw.integers(1, difficulty + 1))
         drawn = self._drawn(draw, difficulty, held_out=False)
         mark = difficulty if self.mixes else 0
-        return taken(replace(drawn, n_loops=self.loops_for(difficulty), level=mark), rows)
+        return replace(drawn, n_loops=self.loops_for(difficulty), level=mark)
 
     def evaluation_batch(self, difficulty: int, /, seed: int = 0) -> Batch:
         """Held-out rows of one difficulty, max_level and beyond; the caller picks the loops.
@@ -227,14 +234,18 @@ class GeneratedTask(ABC):
         )
 
 
-def taken(batch: Batch, rows: Sequence[int] | None) -> Batch:
-    """The named rows of a batch, in the order named; None is all of them.
+@lru_cache(maxsize=1)
+def _remembered(task: GeneratedTask, step: int, level: int) -> Batch:
+    """The whole batch that several passes of one step take their rows of."""
+    return task.whole_batch(step, level)
+
+
+def taken(batch: Batch, rows: Sequence[int]) -> Batch:
+    """A copy of the named rows of a batch, in the order named.
 
     Raises:
         InputError: If a row lies outside the batch.
     """
-    if rows is None:
-        return batch
     strangers = [row for row in rows if not 0 <= row < len(batch.ids)]
     if strangers:
         raise InputError(f"row {strangers[0]} is none of the batch's {len(batch.ids)}")

@@ -13,6 +13,7 @@ from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static
 from open_mythos.ops.projections import turn_qkv
+from open_mythos.ops.rows import rows_backend
 from open_mythos.ops.store import rotate_store
 
 
@@ -56,9 +57,22 @@ class GQAttention(HasParts):
         q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, self.heads, self.kv_heads)
         return q, {"k": k, "v": v}
 
+    def entries(self, x: Tensor, rotary: Rotary) -> Entries:
+        """What a cache keeps alone, where not every position asks a query."""
+        k, v = self.wqkv.rest("k", x).unflatten(-1, (-1, self.cfg.head_dim)).chunk(2, dim=2)
+        return {"k": rotary.turn(k), "v": v}
+
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
         return rotary.turn(self.wqkv.only("q", x).unflatten(-1, (-1, self.cfg.head_dim)))
+
+    def fills(self, x: Tensor) -> bool:
+        """Whether entries are written where a cache keeps them, not formed first and copied."""
+        return rows_backend(x) == "triton"
+
+    def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
+        """Queries (B, T, H, d); the entries of the T positions go into `room`."""
+        return rotate_store(self.wqkv.joined(x), rotary.cos, rotary.sin, room["k"], room["v"])
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""

@@ -185,10 +185,12 @@ def test_half_of_the_batches_are_of_the_level_and_the_rest_uniform_up_to_it() ->
     assert abs(counts[1:3] - 150).max() < 56
 
 
-def test_taking_all_rows_takes_the_batch_itself() -> None:
-    batch = Numbers().batch(0)
-    assert taken(batch, None) is batch
-    assert taken(batch, []).ids.shape == (0, 1)
+def test_rows_are_copies_so_that_no_pass_can_spoil_the_next() -> None:
+    task = Numbers()
+    wanted = task.batch(5).ids[:2].clone()
+    task.batch(5, rows=[0, 1]).ids.zero_()
+    assert torch.equal(task.batch(5, rows=[0, 1]).ids, wanted)
+    assert taken(task.batch(5), []).ids.shape == (0, 1)
 
 
 def test_words_are_counted_and_lettered() -> None:
