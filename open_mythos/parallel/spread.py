@@ -71,8 +71,8 @@ class Spread:
         return blanks_of(model, read_index(folder), self.divisions)
 
     @property
-    def generates(self) -> bool:
-        """Whether the network can generate as it is, with `whole` around it."""
+    def independent(self) -> bool:
+        """Whether one rank alone may run passes, with `whole` around them on all."""
         return True
 
     def whole(self, model: nn.Module) -> AbstractContextManager[Any]:  # noqa: ARG002

@@ -89,9 +89,9 @@ class Team(Spread):
         return pieces_of(model, tensors, self.divisions)
 
     @property
-    def generates(self) -> bool:
-        """Whether the network can generate as it is: ranks that divide tensors keep no cache."""
-        return self.mesh.tensor.size == 1
+    def independent(self) -> bool:
+        """Whether one rank alone may run passes: where ranks talk in none of them."""
+        return self.mesh.tensor.size == self.mesh.expert.size == 1
 
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[None]:  # noqa: ARG002
@@ -108,9 +108,9 @@ def replicate(model: OpenMythos, mesh: Mesh) -> DistributedDataParallel | None:
 
     Buffers are left alone: expert loads are summed, and the router's bias follows from the sum.
     """
+    model.to(torch.device(mesh.shards.device_type))
     if mesh.data.size == 1:
         return None
-    model.to(torch.device(mesh.shards.device_type))
     known = signature(DistributedDataParallel).parameters
     newer = "forward_sync_buffers"  # torch 2.13 gave the setting this name
     left: dict[str, Any] = {newer if newer in known else "broadcast_buffers": False}

@@ -1,21 +1,20 @@
 """Heads, hidden widths and the vocabulary divided over a tensor axis; the experts stay whole."""
 
-from typing import NoReturn
-
 from torch import Tensor, nn
 
-from open_mythos.errors import InputError
+from open_mythos.config.mythos import MythosConfig
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.attention.gqa import GQAttention
 from open_mythos.nn.attention.mla import MLAttention
 from open_mythos.nn.block import TransformerBlock
-from open_mythos.nn.cache import Entries
+from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.fused import FusedLinear
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.rotary import Rotary
+from open_mythos.nn.watched import patched
 from open_mythos.parallel.collectives import copied, reduced
 from open_mythos.parallel.division import Division
 from open_mythos.parallel.mesh import Axis
@@ -34,6 +33,10 @@ class DividedGQA(GQAttention):
         """Queries, keys and values of this rank's heads."""
         return super().project(copied(x, self.axis), rotary)
 
+    def entries(self, x: Tensor, rotary: Rotary) -> Entries:
+        """Keys and values of this rank's heads."""
+        return super().entries(copied(x, self.axis), rotary)
+
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries of this rank's heads."""
         return super().queries(copied(x, self.axis), rotary)
@@ -41,6 +44,10 @@ class DividedGQA(GQAttention):
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """What all ranks' heads say together."""
         return reduced(super().mix(q, seen, context), self.axis)
+
+    def step(self, x: Tensor, slot: StaticSlot, context: AttentionContext) -> Tensor:
+        """What all ranks' heads say to one new position."""
+        return reduced(super().step(x, slot, context), self.axis)
 
 
 class DividedMLA(MLAttention):
@@ -55,6 +62,12 @@ class DividedMLA(MLAttention):
         """What all ranks' heads say together."""
         shown = {name: copied(entry, self.axis) for name, entry in seen.items()}
         return reduced(super().mix(q, shown, context), self.axis)
+
+    def step(self, x: Tensor, slot: StaticSlot, context: AttentionContext) -> Tensor:
+        """What all ranks' heads say to one new position; no gradient passes here."""
+        out = super().step(x, slot, context)
+        mixed = patched(self.q_norm) or patched(self.kv_norm)  # then it has gone through `mix`
+        return out if mixed else reduced(out, self.axis)
 
 
 class DividedExpert(Expert):
@@ -88,8 +101,24 @@ def divide_tensors(model: OpenMythos, axis: Axis) -> Divisions:
     assert isinstance(ffn, MoEFFN)
     ffn.alike = axis.size
     model.recurrent.lockstep = True
-    model.new_cache = _no_cache  # type: ignore[method-assign]
+    if model.cfg.attn_type == "gqa":  # latents are whole on every rank, and cached so
+        model.cfg = with_kv_heads(model.cfg, model.cfg.n_kv_heads // axis.size)
     return found
+
+
+def with_kv_heads(cfg: MythosConfig, heads: int) -> MythosConfig:
+    """The same config for everybody but the caches, which keep only so many key/value heads."""
+
+    class CacheConfig(MythosConfig):
+        """A config whose caches hold a rank's part."""
+
+        @property
+        def cache_widths(self) -> dict[str, tuple[int, ...]]:
+            """What one layer of this rank caches per token."""
+            shape = (heads, self.head_dim)
+            return {"k": shape, "v": shape}
+
+    return CacheConfig(**cfg.to_dict())
 
 
 def _attention(name: str, attn: GQAttention | MLAttention, axis: Axis) -> Divisions:
@@ -148,10 +177,3 @@ def _become(module: nn.Module, kind: type[nn.Module], axis: Axis) -> None:
 
 def _part(weight: Tensor, division: Division) -> nn.Parameter:
     return nn.Parameter(division.local(weight.detach()))
-
-
-def _no_cache(*_: object, **__: object) -> NoReturn:
-    raise InputError(
-        "a network divided over tensor ranks keeps no cache, so it generates nothing; open its "
-        "checkpoint in one process (OpenMythos.from_pretrained) and generate there"
-    )

@@ -83,6 +83,12 @@ def spread_out(model: nn.Module, recipe: Recipe, device: torch.device) -> Spread
             f"{type(model).__name__} is no OpenMythos, which alone is spread over several ranks; "
             "run it in one process, or wrap it yourself and train it by `launch` and `finish`"
         )
+    if recipe.optim.kind == "muon" and recipe.parallel.tensor > 1:
+        raise ConfigError(
+            f"optim.kind is muon with parallel.tensor={recipe.parallel.tensor}: a matrix of which "
+            "each rank holds a part would be made orthogonal part by part; use adamw, or "
+            "parallel.shard instead of parallel.tensor"
+        )
     precision = resolve(recipe.engine.precision, device)
     if precision == "fp16":
         raise ConfigError(

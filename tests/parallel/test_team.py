@@ -59,6 +59,7 @@ def _roles(degrees: dict[str, int]) -> tuple[Any, ...]:
     owned = [team.owns(name) for name, _ in model.named_parameters()]
     numbers = team.sum(torch.tensor([1.0 + team.data_rank]))
     caller = team.caller(model)
+    assert team.independent
     return all(owned), any(owned), float(numbers), caller is model, team.ddp is None
 
 

@@ -7,9 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from open_mythos.errors import InputError
+from open_mythos.generate.decode import lockstep
 from open_mythos.parallel.division import joined
 from open_mythos.parallel.spread import Spread
+from open_mythos.parallel.tensors import with_kv_heads
 from tests.parallel.twin import alike, alone, batch, learn, network, optimiser, spread_out, together
 from tests.parallel.workers import Workers
 
@@ -102,15 +103,40 @@ def test_tokens_that_both_ranks_route_are_counted_once(two: Workers) -> None:
         assert own == total
 
 
-def _generated() -> str:
+def write(model: Any, static: bool) -> list[list[int]]:
+    prompt = torch.arange(6).view(2, 3)
+    draw = torch.Generator().manual_seed(5)
+    how = {"n_loops": 2, "generator": draw, "static": static}
+    tokens: list[list[int]] = model.generate(prompt, 6, **how).tolist()
+    return tokens
+
+
+def _written(changes: dict[str, Any]) -> Any:
+    model = network(**changes)
+    assert not spread_out(model, TENSOR).independent
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, dtype=torch.int64), 2, cache := {})
+    return write(model, False), write(model, True), sum(len(entries) for entries in cache.values())
+
+
+@pytest.mark.parametrize("changes", NETWORKS[:2], ids=str)
+def test_ranks_that_share_heads_write_together(two: Workers, changes: dict[str, Any]) -> None:
+    tokens = write(network(**changes), False)
+    for plain, static, entries in two(_written, changes):
+        assert plain == static == tokens
+        assert entries == 2 * (1 + 2 + 1)
+
+
+def test_ranks_that_talk_in_a_pass_are_not_captured() -> None:
     model = network()
-    assert not spread_out(model, TENSOR).generates
-    try:
-        model.generate(torch.zeros(1, 2, dtype=torch.int64), 2)
-    except InputError as error:
-        return str(error)
-    return ""
+    assert not lockstep(model)
+    model.recurrent.lockstep = True
+    assert lockstep(model)
 
 
-def test_a_divided_network_says_that_it_generates_nothing(two: Workers) -> None:
-    assert all("from_pretrained" in words for words in two(_generated))
+def test_only_the_caches_learn_of_fewer_heads() -> None:
+    cfg = network(attn_type="gqa").cfg
+    local = with_kv_heads(cfg, 1)
+    assert local.to_dict() == cfg.to_dict()
+    assert local.cache_widths == {"k": (1, 4), "v": (1, 4)}
+    assert cfg.cache_widths == {"k": (2, 4), "v": (2, 4)}

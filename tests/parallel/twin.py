@@ -1,5 +1,6 @@
 """A training loop as plain as it can be, for one process and for many: the twin of each other."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -116,8 +117,9 @@ def learn(
     return said
 
 
+@cache
 def alone(seed: int = 0, steps: int = 20, passes: int = 1, **changes: Any) -> list[float]:
-    """What one process says."""
+    """What one process says; remembered, and not to be changed."""
     model = network(seed, **changes)
     return learn(model, Spread(), optimiser(model), range(steps), passes=passes)
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from open_mythos.errors import ConfigError
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.parallel.degrees import Degrees
 from open_mythos.parallel.ranks import Ranks
 from open_mythos.train.build import (
     build_model,
@@ -15,7 +16,7 @@ from open_mythos.train.build import (
     refuse_small_vocabulary,
     spread_out,
 )
-from open_mythos.train.recipe import EngineConfig, Recipe
+from open_mythos.train.recipe import EngineConfig, OptimConfig, Recipe
 from open_mythos.train.sources import build_sources
 
 
@@ -34,6 +35,9 @@ def test_what_several_ranks_cannot_do_is_refused_before_they_meet(tiny: Recipe) 
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match="Linear is no OpenMythos"):
         spread_out(nn.Linear(2, 2), tiny, cpu)
+    turned = replace(tiny, optim=OptimConfig(kind="muon"), parallel=Degrees(tensor=2))
+    with pytest.raises(ConfigError, match=r"muon with parallel\.tensor=2.*use adamw"):
+        spread_out(OpenMythos(tiny.model), turned, cpu)
     narrow = replace(tiny, engine=EngineConfig(precision="fp16"))
     with pytest.raises(ConfigError, match=r"engine\.precision is fp16.*bf16"):
         spread_out(OpenMythos(tiny.model), narrow, cpu)
