@@ -1,5 +1,6 @@
 """The least a step can cost on this machine: from the config, and from measured ceilings."""
 
+import math
 from dataclasses import dataclass
 
 from open_mythos.bench.clock import MS
@@ -37,9 +38,17 @@ def train_flops(cfg: MythosConfig, n_loops: float, seq_len: int) -> float:
 
 
 def prefill_flops(cfg: MythosConfig, n_loops: int, seq_len: int) -> float:
-    """FLOPs of one prompt token; the head is needed at the last position only."""
+    """FLOPs of one prompt token.
+
+    Head and last block are needed at the last position only, but for what that block caches of
+    every position.
+    """
     budget = flops_per_token(cfg, n_loops, seq_len)
-    return budget.total - budget.head * (1 - 1 / seq_len)
+    last = 0.0
+    if cfg.coda_layers:
+        cached = sum(math.prod(shape) for shape in cfg.cache_widths.values())
+        last = budget.coda / cfg.coda_layers - 2 * cfg.dim * cached
+    return budget.total - (budget.head + last) * (1 - 1 / seq_len)
 
 
 def _base(cfg: MythosConfig, seq_len: int) -> float:

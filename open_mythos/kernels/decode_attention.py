@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from open_mythos.kernels.interpreter import bound, multiply
+
 
 # Query heads per program: the least that fills the rows of a tensor-core tile.
 HEADS = 16
@@ -160,7 +162,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915
     top = tl.full((HEADS,), float("-inf"), tl.float32)
     total = tl.full((HEADS,), 0.0, tl.float32)
     acc = tl.full((HEADS, WIDTH_2 if SHARED else OTHER_2), 0.0, tl.float32)
-    for n in range(lo, hi, TILE):
+    for n in range(bound(lo), bound(hi), TILE):
         # What stands behind the length is never read, so it may be anything.
         seen = rows < hi - n
         step = tl.cast(n, tl.int64)
@@ -174,16 +176,16 @@ def _attend_stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915
             mask=seen[:, None] & (col_other < OTHER)[None, :],
             other=0.0,
         )
-        score = tl.dot(q_main, tl.trans(key), input_precision="ieee")
+        score = multiply(q_main, tl.trans(key), tl.zeros((HEADS, TILE), tl.float32))
         if SHARED:
-            score = tl.dot(q_other, tl.trans(other), score, input_precision="ieee")
+            score = multiply(q_other, tl.trans(other), score)
         score = tl.where(seen[None, :], score * scale, float("-inf"))
         new_top = tl.maximum(top, tl.max(score, 1))
         fade = tl.exp2(top - new_top)
         weight = tl.exp2(score - new_top[:, None])
         total = total * fade + tl.sum(weight, 1)
         value = key if SHARED else other
-        acc = tl.dot(weight.to(value.dtype), value, acc * fade[:, None], input_precision="ieee")
+        acc = multiply(weight.to(value.dtype), value, acc * fade[:, None])
         top = new_top
 
     # A row without keys (SINGLE only) has total 0 and gets zeros.

@@ -18,8 +18,9 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from open_mythos.kernels.dependent import dependent_launch
-from open_mythos.kernels.few_linear import dot, silu_times
+from open_mythos.kernels.few_linear import silu_times
 from open_mythos.kernels.few_routes import TILE, pick, route_few, route_rows
+from open_mythos.kernels.interpreter import multiply
 
 
 # Rows up to which re-reading a shared expert costs less than planning: 17.1 us against 16.2 at 2
@@ -137,7 +138,7 @@ def _expand_kernel(x, gate_up, slots, tile_expert, tile_count, hidden, D: tl.con
         v = tl.load(rows + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0.0)
         g = tl.load(base + d[:, None] * (2 * F), mask=mask, other=0.0)
         u = tl.load(base + d[:, None] * (2 * F) + F, mask=mask, other=0.0)
-        gate, up = dot(v, g, gate), dot(v, u, up)
+        gate, up = multiply(v, g, gate), multiply(v, u, up)
     at = hidden + choice[:, None] * F + f[None, :]
     tl.store(at, silu_times(gate, up), mask=live[:, None] & (f < F)[None, :])
 
@@ -164,7 +165,7 @@ def _contract_kernel(hidden, weights, down, slots, tile_expert, tile_count, part
         f = start + tl.arange(0, BLOCK_F)
         v = tl.load(rows + f[None, :], mask=live[:, None] & (f < F)[None, :], other=0.0)
         mask = (f < F)[:, None] & (d < D)[None, :]
-        total = dot(v, tl.load(base + f[:, None] * D, mask=mask, other=0.0), total)
+        total = multiply(v, tl.load(base + f[:, None] * D, mask=mask, other=0.0), total)
     share = tl.load(weights + choice, mask=live, other=0.0)
     at = parts + choice[:, None] * D + d[None, :]
     tl.store(at, total * share[:, None], mask=live[:, None] & (d < D)[None, :])
@@ -198,7 +199,7 @@ def few_experts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The routed experts' output for few rows, with the routing in it; inference only.
 
-    The plain twin is `nn.moe.router.route` followed by `ops.reference.experts_reference`.
+    The plain twin is `ops.routing.route_plain` followed by `ops.reference.experts_reference`.
 
     Args:
         x: (N, D) rows. This and all below contiguous.

@@ -11,6 +11,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from open_mythos.kernels.dependent import dependent_launch
+from open_mythos.kernels.interpreter import multiply
 
 
 # Most rows of one call: one tile of the tensor cores.
@@ -19,22 +20,12 @@ MOST_ROWS = 16
 FULL = 256
 # Most weights that a program of 4 warps holds at once: 64 per thread, 8 loads of 16 bytes.
 HELD = 8192
-# Triton's interpreter multiplies bfloat16 as integers unless it is widened first.
-WIDEN = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 @triton.jit
 def silu_times(gate, up):  # type: ignore[no-untyped-def]
     """silu(gate) * up, of float32."""
     return gate / (1.0 + tl.exp(-gate)) * up
-
-
-@triton.jit
-def dot(a, b, total):  # type: ignore[no-untyped-def]
-    """Add a @ b to `total`; float32 keeps all its bits."""
-    if WIDEN:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, total, input_precision="ieee")
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -80,7 +71,7 @@ def _linear_tile_kernel(x, weight, plus, out, rows, OUT: tl.constexpr,  # type: 
         i = start + tl.arange(0, BLOCK_I)
         v = tl.load(x + row[:, None] * IN + i[None, :], mask=live & (i < IN)[None, :], other=0.0)
         w = tl.load(base + i[:, None], mask=(i < IN)[:, None] & (o < OUT)[None, :], other=0.0)
-        total = dot(v, w, total)
+        total = multiply(v, w, total)
     at = row[:, None] * OUT + o[None, :]
     mask = live & (o < OUT)[None, :]
     if PLUS:
@@ -135,7 +126,7 @@ def _swiglu_tile_kernel(x, gate_up, hidden, rows, W: tl.constexpr, D: tl.constex
         v = tl.load(x + row[:, None] * D + d[None, :], mask=live & (d < D)[None, :], other=0.0)
         g = tl.load(base + d[:, None], mask=mask, other=0.0)
         u = tl.load(base + W * D + d[:, None], mask=mask, other=0.0)
-        gate, up = dot(v, g, gate), dot(v, u, up)
+        gate, up = multiply(v, g, gate), multiply(v, u, up)
     at = hidden + row[:, None] * W + f[None, :]
     tl.store(at, silu_times(gate, up), mask=live & (f < W)[None, :])
 

@@ -179,7 +179,7 @@ def tiles_for(choices: int, experts: int) -> int:
 
 
 def route_few(logits: Tensor, bias: Tensor, k: int, scores: int = ROUTE_SCORES) -> FewRoutes:
-    """Pick k experts per row and plan the tiles; the plain twin is `nn.moe.router.route`.
+    """Pick k experts per row and plan the tiles; the plain twin is `ops.routing.route_plain`.
 
     Args:
         logits: (N, E), contiguous.

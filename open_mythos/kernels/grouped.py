@@ -12,7 +12,8 @@ from torch.autograd.function import FunctionCtx
 from open_mythos.errors import InputError
 from open_mythos.kernels.grouped_backward import hidden_grad, weight_grad
 from open_mythos.kernels.grouped_forward import expert_rows, sum_rows, up_rows
-from open_mythos.kernels.grouped_tiles import INTERPRETED, ExpertPlan
+from open_mythos.kernels.grouped_tiles import ExpertPlan
+from open_mythos.kernels.interpreter import INTERPRETED
 
 
 # Rows of 16 elements start on 32 bytes, so that every load moves 16 of them at once.
@@ -133,7 +134,7 @@ def fused_experts(
             f"fused experts need dim and expert_dim in multiples of {ALIGNMENT}, not {dim} and "
             f"{width}; use experts_backend='loop'"
         )
-    if x.dtype == torch.float64 or not (x.is_cuda or INTERPRETED):
+    if x.dtype == torch.float64 or not (x.is_cuda or INTERPRETED.value):
         raise InputError(
             f"fused experts need a CUDA device and 16 or 32 bits, not {x.device.type} and "
             f"{x.dtype}; use experts_backend='loop'"

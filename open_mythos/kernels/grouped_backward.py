@@ -6,18 +6,16 @@ import triton.language as tl
 from torch import Tensor
 
 from open_mythos.kernels.grouped_tiles import (
-    INTERPRETED,
     ExpertPlan,
     Tile,
-    bound,
     fit,
     halves,
     locate,
-    multiply,
     operand,
     read,
     row_tiles,
 )
+from open_mythos.kernels.interpreter import bound, multiply
 
 
 # The fastest of seven each on an H200, at the forward's shape: 343 and 715 TFLOP/s.
@@ -65,7 +63,6 @@ def _hidden_grad_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     DEPTH: tl.constexpr,
-    INTERPRETED: tl.constexpr,
 ):
     across: tl.constexpr = (F + COLS - 1) // COLS
     pid = tl.program_id(0)
@@ -82,7 +79,7 @@ def _hidden_grad_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
         b_ptrs = down_ptr + expert.to(tl.int64) * (D * F) + cols[None, :] * D + deep[:, None]
     fits = (cols < F)[None, :]
     acc = tl.zeros((ROWS, COLS), tl.float32)
-    for step in tl.range(0, bound(terms, INTERPRETED), DEPTH):
+    for step in tl.range(0, bound(terms), DEPTH):
         a = read(a_ptrs, (deep < D - step)[None, :], D % DEPTH == 0)
         if BULK:
             b = tl.trans(down_ptr.load([expert * F + (pid % across) * COLS, step]))
@@ -90,7 +87,7 @@ def _hidden_grad_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
             inside = (deep < D - step)[:, None] & fits
             b = read(b_ptrs, inside, D % DEPTH == 0 and F % COLS == 0)
             b_ptrs += DEPTH
-        acc = multiply(a, b, acc, INTERPRETED)
+        acc = multiply(a, b, acc)
         a_ptrs += DEPTH
     weight = tl.load(weight_ptr + choice).to(tl.float32)
     at = rows.to(tl.int64) * (2 * F)
@@ -151,7 +148,6 @@ def hidden_grad(
         ROWS=tile.rows,
         COLS=tile.cols,
         DEPTH=tile.depth,
-        INTERPRETED=INTERPRETED,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -173,7 +169,6 @@ def _weight_grad_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     DEPTH: tl.constexpr,
-    INTERPRETED: tl.constexpr,
 ):
     down: tl.constexpr = (P + ROWS - 1) // ROWS
     across: tl.constexpr = (Q + COLS - 1) // COLS
@@ -187,7 +182,7 @@ def _weight_grad_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     deep = tl.arange(0, DEPTH)
     acc = tl.zeros((ROWS, COLS), tl.float32)
     choice = tl.load(order_ptr + tl.minimum(start + deep, end - 1), mask=start < end, other=0)
-    for step in tl.range(bound(start, INTERPRETED), bound(end, INTERPRETED), DEPTH):
+    for step in tl.range(bound(start), bound(end), DEPTH):
         rows = step + deep
         token = (choice // TOPK).to(tl.int64)[:, None]
         # The next block's indices load now: as loads of this block they would halve the pipeline.
@@ -207,7 +202,7 @@ def _weight_grad_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
                 a = a_ptr.load([step, (tile // across) * ROWS])
             else:
                 a = read(a_ptr + source * P + p[None, :], (p < P)[None, :], P % ROWS == 0)
-        acc = multiply(tl.trans(a), b, acc, INTERPRETED)
+        acc = multiply(tl.trans(a), b, acc)
     at = expert.to(tl.int64) * (P * Q) + p[:, None].to(tl.int64) * Q + q[None, :]
     inside = (p < P)[:, None] & (q < Q)[None, :]
     tl.store(out_ptr + at, acc.to(out_ptr.dtype.element_ty), mask=inside)
@@ -247,7 +242,6 @@ def weight_grad(a: Tensor, b: Tensor, plan: ExpertPlan, topk: int, *, gather_fir
         ROWS=tile.rows,
         COLS=tile.cols,
         DEPTH=tile.depth,
-        INTERPRETED=INTERPRETED,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )

@@ -5,17 +5,15 @@ import triton.language as tl
 from torch import Tensor
 
 from open_mythos.kernels.grouped_tiles import (
-    INTERPRETED,
     ExpertPlan,
     Tile,
-    bound,
     fit,
     locate,
-    multiply,
     operand,
     read,
     row_tiles,
 )
+from open_mythos.kernels.interpreter import bound, multiply
 
 
 # The fastest of six or seven each on an H200, at 131072 rows, 32 experts, dim 1024, width 512.
@@ -44,7 +42,6 @@ def _up_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     DEPTH: tl.constexpr,
-    INTERPRETED: tl.constexpr,
 ):
     across: tl.constexpr = (F + COLS - 1) // COLS
     pid = tl.program_id(0)
@@ -63,7 +60,7 @@ def _up_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     fits = (cols < F)[None, :]
     gate = tl.zeros((ROWS, COLS), tl.float32)
     up = tl.zeros((ROWS, COLS), tl.float32)
-    for step in tl.range(0, bound(terms, INTERPRETED), DEPTH):
+    for step in tl.range(0, bound(terms), DEPTH):
         a = read(a_ptrs, (deep < D - step)[None, :], D % DEPTH == 0)
         if BULK:
             b_gate = gate_up_ptr.load([expert * D + step, (pid % across) * COLS])
@@ -73,8 +70,8 @@ def _up_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
             b_gate = read(b_ptrs, inside, D % DEPTH == 0 and F % COLS == 0)
             b_up = read(b_ptrs + F, inside, D % DEPTH == 0 and F % COLS == 0)
             b_ptrs += DEPTH * 2 * F
-        gate = multiply(a, b_gate, gate, INTERPRETED)
-        up = multiply(a, b_up, up, INTERPRETED)
+        gate = multiply(a, b_gate, gate)
+        up = multiply(a, b_up, up)
         a_ptrs += DEPTH
     inside = (rows < end)[:, None] & fits
     at = rows.to(tl.int64)[:, None] * F + cols[None, :]
@@ -131,7 +128,6 @@ def up_rows(
         ROWS=tile.rows,
         COLS=tile.cols,
         DEPTH=tile.depth,
-        INTERPRETED=INTERPRETED,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -154,7 +150,6 @@ def _rows_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     DEPTH: tl.constexpr,
-    INTERPRETED: tl.constexpr,
 ):
     across: tl.constexpr = (N + COLS - 1) // COLS
     pid = tl.program_id(0)
@@ -174,7 +169,7 @@ def _rows_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
             b_ptrs = b_ptrs + deep[:, None] * N + cols[None, :]
     fits = (cols < N)[None, :]
     acc = tl.zeros((ROWS, COLS), tl.float32)
-    for step in tl.range(0, bound(terms, INTERPRETED), DEPTH):
+    for step in tl.range(0, bound(terms), DEPTH):
         if BULK:
             a = a_ptr.load([first, step])
             if TRANSPOSED:
@@ -187,7 +182,7 @@ def _rows_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913
             b = read(b_ptrs, inside, K % DEPTH == 0 and N % COLS == 0)
             a_ptrs += DEPTH
             b_ptrs += DEPTH if TRANSPOSED else DEPTH * N
-        acc = multiply(a, b, acc, INTERPRETED)
+        acc = multiply(a, b, acc)
     at = rows.to(tl.int64)[:, None] * N + cols[None, :]
     tl.store(out_ptr + at, acc.to(out_ptr.dtype.element_ty), mask=(rows < end)[:, None] & fits)
 
@@ -226,7 +221,6 @@ def expert_rows(rows: Tensor, matrices: Tensor, ends: Tensor, *, transposed: boo
         ROWS=tile.rows,
         COLS=tile.cols,
         DEPTH=tile.depth,
-        INTERPRETED=INTERPRETED,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )

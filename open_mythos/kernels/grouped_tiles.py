@@ -39,8 +39,6 @@ class Tile(NamedTuple):
 WIDE_TILE = Tile(32, 32, 32, 4, 2)
 # Other GPUs than Hopper and data-centre Blackwell have half the shared memory, or less: 48 KB here.
 NARROW_TILE = Tile(128, 64, 32, 4, 3)
-# Whether kernels run in Triton's interpreter on the CPU.
-INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
 @cache
@@ -86,29 +84,6 @@ def locate(  # type: ignore[no-untyped-def]
     end = tl.sum(tl.where(mine, ends, 0), 0)
     # Trailing empty experts share the last tile count, so a tile past the work counts them all.
     return tl.where(tile < tl.max(last, 0), expert, experts), first, end
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def multiply(  # type: ignore[no-untyped-def]
-    a, b, acc, INTERPRETED: tl.constexpr
-):
-    """Add a @ b to acc; Triton's interpreter multiplies bfloat16 as integers unless upcast."""
-    if INTERPRETED:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, acc, input_precision="ieee")
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def bound(  # type: ignore[no-untyped-def]
-    value, INTERPRETED: tl.constexpr
-):
-    """A scalar as a loop bound, never a constant: the loop would be unrolled whole, and spill.
-
-    In the interpreter scalars are arrays of one element.
-    """
-    if INTERPRETED:
-        return value.handle.data.item()
-    return value
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -1,8 +1,9 @@
-"""One token's keys and values, normed, turned and written into a static cache in one launch.
+"""Keys and values, normed, turned and written where a cache keeps them, in one launch.
 
 Per layer of a decode token the plain way is two norms or turns and two `index_copy_`, each a launch
-of 2.5 microseconds for a few kilobytes. Inside a kernel everything is float32, rounded once to the
-dtype of the input, then to that of the cache.
+of 2.5 microseconds for a few kilobytes; of a prompt it is a copy of every key and value more.
+Inside a kernel everything is float32, rounded once to the dtype of the input, then to that of the
+cache.
 """
 
 import triton
@@ -35,8 +36,10 @@ def _rotate_store(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     k,
     v,
     position,
+    length,
     capacity,
     row_stride,
+    step_stride,
     table_stride,
     k_row,
     k_step,
@@ -49,28 +52,32 @@ def _rotate_store(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     WIDTH: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr,
+    BEHIND: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    """Some heads of one token; with BEHIND its place is counted from `position`, else from 0."""
     if PDL:
         gdc_wait()
         gdc_launch_dependents()
-    row = tl.program_id(0).to(tl.int64)
+    token = tl.program_id(0)
+    row, at = (token // length).to(tl.int64), (token % length).to(tl.int64)
+    line = qkv + row * row_stride + at * step_stride
+    entry = row * table_stride + at * (WIDTH // 2)
     head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
     cols = tl.arange(0, 2 * BLOCK_PAIRS)
     pairs = tl.arange(0, BLOCK_PAIRS)
     inside = (cols < WIDTH)[None, :]
     real = (head < HEADS + 2 * KV_HEADS)[:, None] & inside
-    at = tl.load(position)
+    if BEHIND:
+        at += tl.load(position)
     room = (at >= 0) & (at < capacity)
-    tile = tl.load(
-        qkv + row * row_stride + head[:, None] * WIDTH + cols[None, :], mask=real, other=0.0
-    )
-    entry = row * table_stride + pairs
-    c = tl.load(cos + entry, mask=pairs < WIDTH // 2, other=0.0).to(tl.float32)
-    s = tl.load(sin + entry, mask=pairs < WIDTH // 2, other=0.0).to(tl.float32)
+    tile = tl.load(line + head[:, None] * WIDTH + cols[None, :], mask=real, other=0.0)
+    c = tl.load(cos + entry + pairs, mask=pairs < WIDTH // 2, other=0.0).to(tl.float32)
+    s = tl.load(sin + entry + pairs, mask=pairs < WIDTH // 2, other=0.0).to(tl.float32)
     turned = _turned(tile.to(tl.float32), c, s, BLOCK_HEADS, BLOCK_PAIRS).to(q.dtype.element_ty)
     of_q = (head < HEADS)[:, None] & inside
-    tl.store(q + (row * HEADS + head[:, None]) * WIDTH + cols[None, :], turned, mask=of_q)
+    to = q + (token.to(tl.int64) * HEADS + head[:, None]) * WIDTH + cols[None, :]
+    tl.store(to, turned, mask=of_q)
     kv = (head - HEADS).to(tl.int64)
     of_k = ((kv >= 0) & (kv < KV_HEADS))[:, None] & inside & room
     to = k + row * k_row + at * k_step + kv[:, None] * k_head + cols[None, :]
@@ -82,41 +89,43 @@ def _rotate_store(  # type: ignore[no-untyped-def]  # noqa: PLR0913
 
 
 def rotate_store(
-    qkv: Tensor, cos: Tensor, sin: Tensor, k: Tensor, v: Tensor, position: Tensor
+    qkv: Tensor, cos: Tensor, sin: Tensor, k: Tensor, v: Tensor, position: Tensor | None
 ) -> Tensor:
     """Twin of `rotate_store_plain` in `ops.store`; a position without room is not written.
 
     Args:
-        qkv: (B, 1, (H + 2K) * d), d even.
-        cos: (1, d/2) or (B, 1, d/2).
+        qkv: (B, T, (H + 2K) * d), d even.
+        cos: (T, d/2) or (B, T, d/2).
         sin: As `cos`.
-        k: (B, C, K, d), written at `position`; channels adjacent, other strides free.
+        k: (B, C, K, d), written from `position` on; channels adjacent, other strides free.
         v: Likewise.
-        position: (1,) int64.
+        position: (1,) int64; None is 0.
 
     Returns:
-        The turned queries (B, 1, H, d), contiguous.
+        The turned queries (B, T, H, d), contiguous.
     """
     batch, capacity, kv_heads, width = k.shape
+    length = qkv.shape[1]
     every = qkv.shape[-1] // width
     heads = every - 2 * kv_heads
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
-    q = qkv.new_empty((batch, 1, heads, width))
-    if batch:
+    q = qkv.new_empty((batch, length, heads, width))
+    if batch * length:
         block_pairs = triton.next_power_of_2(triton.cdiv(width, 2))
         block_heads = min(triton.next_power_of_2(every), max(SHARE // (2 * block_pairs), 1))
         pdl = dependent_launch(qkv.device)
-        _rotate_store[(batch, triton.cdiv(every, block_heads))](
+        _rotate_store[(batch * length, triton.cdiv(every, block_heads))](
             qkv,
             cos,
             sin,
             q,
             k,
             v,
-            position,
+            qkv if position is None else position,
+            length,
             capacity,
-            qkv.stride(0),
+            *qkv.stride()[:2],
             cos.stride(0) if cos.dim() == 3 else 0,
             *k.stride()[:3],
             *v.stride()[:3],
@@ -125,6 +134,7 @@ def rotate_store(
             WIDTH=width,
             BLOCK_HEADS=block_heads,
             BLOCK_PAIRS=block_pairs,
+            BEHIND=position is not None,
             PDL=pdl,
             num_warps=warps_of(2 * block_pairs * block_heads),
             launch_pdl=pdl,
@@ -161,8 +171,10 @@ def _store_latent(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     c_kv,
     k_rope,
     position,
+    length,
     capacity,
     row_stride,
+    step_stride,
     table_stride,
     c_row,
     c_step,
@@ -174,23 +186,28 @@ def _store_latent(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     BLOCK_Q: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr,
+    BEHIND: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    """One token: its entries, or its query latent; BEHIND as in `_rotate_store`."""
     if PDL:
         gdc_wait()
         gdc_launch_dependents()
-    row = tl.program_id(0).to(tl.int64)
-    line = down + row * row_stride
+    token = tl.program_id(0)
+    row, step = (token // length).to(tl.int64), (token % length).to(tl.int64)
+    line = down + row * row_stride + step * step_stride
     kind = down.dtype.element_ty
     if tl.program_id(1) == 0:
-        at = tl.load(position)
+        at = step
+        if BEHIND:
+            at += tl.load(position)
         room = (at >= 0) & (at < capacity)
         cols = tl.arange(0, BLOCK_R)
         latent = _normed(line + Q, kv_weight, kv_eps, R, BLOCK_R).to(kind)
         to = c_kv + row * c_row + at * c_step + cols
         tl.store(to, latent.to(c_kv.dtype.element_ty), mask=(cols < R) & room)
         pairs = tl.arange(0, BLOCK_PAIRS)
-        entry = row * table_stride + pairs
+        entry = row * table_stride + step * (ROPE // 2) + pairs
         c = tl.load(cos + entry, mask=pairs < ROPE // 2, other=0.0).to(tl.float32)
         s = tl.load(sin + entry, mask=pairs < ROPE // 2, other=0.0).to(tl.float32)
         wide = tl.arange(0, 2 * BLOCK_PAIRS)[None, :]
@@ -201,7 +218,7 @@ def _store_latent(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     elif Q > 0:
         places = tl.arange(0, BLOCK_Q)  # Triton wants one type per name over both branches
         q = _normed(line, q_weight, q_eps, Q, BLOCK_Q)
-        tl.store(q_latent + row * Q + places, q.to(kind), mask=places < Q)
+        tl.store(q_latent + token.to(tl.int64) * Q + places, q.to(kind), mask=places < Q)
 
 
 def store_latent(  # noqa: PLR0913
@@ -212,33 +229,34 @@ def store_latent(  # noqa: PLR0913
     sin: Tensor,
     c_kv: Tensor,
     k_rope: Tensor,
-    position: Tensor,
+    position: Tensor | None,
 ) -> Tensor:
     """Twin of `store_latent_plain` in `ops.store`; a position without room is not written.
 
     Args:
-        down: (B, 1, Q + r + p): query latent, latent, shared key; Q may be 0, p is even.
+        down: (B, T, Q + r + p): query latent, latent, shared key; Q may be 0, p is even.
         q_norm: Weight (Q,), rounded to the dtype of `down` first, and eps.
         kv_norm: Weight (r,), rounded likewise, and eps.
-        cos: (1, p/2) or (B, 1, p/2).
+        cos: (T, p/2) or (B, T, p/2).
         sin: As `cos`.
-        c_kv: (B, C, r), written at `position`; channels adjacent, other strides free.
+        c_kv: (B, C, r), written from `position` on; channels adjacent, other strides free.
         k_rope: (B, C, p), likewise.
-        position: (1,) int64.
+        position: (1,) int64; None is 0.
 
     Returns:
-        The normed query latent (B, 1, Q), contiguous.
+        The normed query latent (B, T, Q), contiguous.
     """
     batch, capacity, r = c_kv.shape
+    length = down.shape[1]
     rope = k_rope.shape[-1]
     width = down.shape[-1] - r - rope
     down = down if down.stride(-1) == 1 else down.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
-    q_latent = down.new_empty((batch, 1, width))
-    if batch:
+    q_latent = down.new_empty((batch, length, width))
+    if batch * length:
         block_q, block_r = triton.next_power_of_2(max(width, 1)), triton.next_power_of_2(r)
         pdl = dependent_launch(down.device)
-        _store_latent[(batch, 2 if width else 1)](
+        _store_latent[(batch * length, 2 if width else 1)](
             down,
             q_norm[0],
             kv_norm[0],
@@ -249,9 +267,10 @@ def store_latent(  # noqa: PLR0913
             q_latent,
             c_kv,
             k_rope,
-            position,
+            down if position is None else position,
+            length,
             capacity,
-            down.stride(0),
+            *down.stride()[:2],
             cos.stride(0) if cos.dim() == 3 else 0,
             *c_kv.stride()[:2],
             *k_rope.stride()[:2],
@@ -261,6 +280,7 @@ def store_latent(  # noqa: PLR0913
             BLOCK_Q=block_q,
             BLOCK_R=block_r,
             BLOCK_PAIRS=triton.next_power_of_2(triton.cdiv(rope, 2)),
+            BEHIND=position is not None,
             PDL=pdl,
             num_warps=warps_of(max(block_q, block_r)),
             launch_pdl=pdl,

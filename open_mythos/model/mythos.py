@@ -1,7 +1,6 @@
 """OpenMythos: embedding -> prelude -> loop -> coda -> head."""
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, overload
 
@@ -25,8 +24,8 @@ from open_mythos.model.inputs import (
 )
 from open_mythos.model.output import ForwardOutput, forward_output
 from open_mythos.nn.attention.context import AttentionContext, padding_mask
-from open_mythos.nn.block import TransformerBlock
-from open_mythos.nn.cache import KVCache, LayerCache
+from open_mythos.nn.block import TransformerBlock, run_blocks
+from open_mythos.nn.cache import KVCache
 from open_mythos.nn.dict_cache import DictCache, open_cache, publish
 from open_mythos.nn.init import initialise
 from open_mythos.nn.linear import Linear
@@ -39,6 +38,7 @@ from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary, precompute_rope_freqs, rotary
 from open_mythos.nn.static_cache import StaticCache
+from open_mythos.nn.watched import patched
 
 
 class OpenMythos(nn.Module):
@@ -154,8 +154,9 @@ class OpenMythos(nn.Module):
         check_counts(logits_to_keep=logits_to_keep, backprop_loops=backprop_loops)
         observed = return_output or self.training  # nobody else asks what the loops did
         features, trace = self._pass(
-            ids, n_loops, context, cache, real, backprop_loops=backprop_loops, observed=observed
-        )
+            ids, n_loops, context, cache, real, backprop_loops=backprop_loops,
+            observed=observed, keep=None if observed else logits_to_keep,
+        )  # fmt: skip
         logits = self._logits(features, logits_to_keep)
         if cache is not None:
             cache.mark(valid, past + ids.shape[1])
@@ -178,8 +179,12 @@ class OpenMythos(nn.Module):
         backprop_loops: int | None = None,
         constants: Constants | None = None,
         observed: bool = True,
+        keep: int | None = None,
     ) -> tuple[Tensor, LoopTrace | None]:
-        e = _stack(self.prelude, self.embed(ids), context, None if cache is None else cache.prelude)
+        """Features (B, S, dim), or those of the last `keep` positions at least, and the trace."""
+        e = run_blocks(
+            self.prelude, self.embed(ids), context, None if cache is None else cache.prelude
+        )
         # The state starts as a copy: a compiled loop would take h being e for a case of its own.
         x, trace = self.recurrent.run(
             e.clone(),
@@ -192,7 +197,8 @@ class OpenMythos(nn.Module):
             constants=constants,
             observed=observed,
         )
-        x = _stack(self.coda, x, context, None if cache is None else cache.coda)
+        kept = None if patched(self.norm) else keep  # who looks there sees every position
+        x = run_blocks(self.coda, x, context, None if cache is None else cache.coda, kept)
         return self.norm(x), trace
 
     def _logits(self, features: Tensor, keep: int | None = None) -> Tensor:
@@ -315,6 +321,7 @@ class OpenMythos(nn.Module):
         assert isinstance(ffn, MoEFFN)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(ffn.load)
+            ffn.load //= ffn.alike
         return ffn.update_bias(step_size)
 
     @torch.no_grad()
@@ -387,12 +394,3 @@ class OpenMythos(nn.Module):
         """Additive mask (1, 1, S, S): 0 where a position may look, -inf above the diagonal."""
         mask = torch.full((1, 1, seq_len, seq_len), float("-inf"), device=device, dtype=dtype)
         return mask.triu(diagonal=1)
-
-
-def _stack(
-    blocks: nn.ModuleList, x: Tensor, context: AttentionContext, slots: Sequence[LayerCache] | None
-) -> Tensor:
-    for i, block in enumerate(blocks):
-        assert isinstance(block, TransformerBlock)
-        x, _ = block.run(x, context, None if slots is None else slots[i])
-    return x

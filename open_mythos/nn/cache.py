@@ -48,21 +48,33 @@ class LayerCache:
         Raises:
             CacheError: If the room is too small.
         """
-        end = self.length + next(iter(new.values())).shape[1]
+        room = self.room(next(iter(new.values())).shape[1])
+        seen: Entries = {}
+        for name, tensor in new.items():
+            room[name].copy_(tensor.detach())
+            if torch.is_grad_enabled() and tensor.requires_grad:
+                seen[name] = torch.cat((self.store[name][:, : self.length].clone(), tensor), dim=1)
+            else:
+                seen[name] = self.shown(name, tensor.shape[1])
+        return seen
+
+    def room(self, count: int) -> Entries:
+        """Where the next `count` positions go, as views: for who writes them there by itself.
+
+        Raises:
+            CacheError: If the room is too small.
+        """
+        end = self.length + count
         if end > self.capacity:
             raise CacheError(
                 f"the cache holds {self.capacity} positions, this call needs {end}; "
                 "make it with a larger capacity"
             )
-        seen: Entries = {}
-        for name, tensor in new.items():
-            store = self.store[name]
-            store[:, self.length : end] = tensor.detach()
-            if torch.is_grad_enabled() and tensor.requires_grad:
-                seen[name] = torch.cat((store[:, : self.length].clone(), tensor), dim=1)
-            else:
-                seen[name] = store[:, :end]
-        return seen
+        return {name: store[:, self.length : end] for name, store in self.store.items()}
+
+    def shown(self, name: str, count: int) -> Tensor:
+        """One entry of the committed positions and of `count` behind them, as a view."""
+        return self.store[name][:, : self.length + count]
 
     def check(self, like: Tensor) -> None:
         """Refuse to serve tensors of another device or dtype than `like`.

@@ -28,9 +28,9 @@ class Expert(HasParts):
         """The up map, a view of the fused weight."""
         return self.gate_up.part("up")
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """(..., dim) -> (..., dim), with `plus` (..., dim) added to it."""
+    def forward(self, x: Tensor, plus: Tensor | None = None, *, spare: bool = False) -> Tensor:
+        """(..., dim) -> (..., dim), with `plus` (..., dim) added to it, overwritten if `spare`."""
         if patched(self.down) or patched(self.gate_up):
             out: Tensor = self.down(swiglu(self.gate_up.joined(x)))
             return out if plus is None else out + plus
-        return feed_forward(x, self.gate_up.weight, self.down.weight, plus)
+        return feed_forward(x, self.gate_up.weight, self.down.weight, plus, spare=spare)

@@ -66,6 +66,12 @@ class FusedLinear(nn.Module):
         """(..., in) -> (..., width) of one part, without the work of the others."""
         return self.part(name)(x)
 
+    def rest(self, first: str, x: Tensor) -> Tensor:
+        """(..., in) -> (..., sum of widths) of the parts from `first` on, side by side."""
+        names = list(self.parts)
+        start = sum(self.parts[name] for name in names[: names.index(first)])
+        return linear(x, self.weight[start:])
+
     def part(self, name: str) -> LinearView:
         """The named part as a linear map of its own."""
         start = 0

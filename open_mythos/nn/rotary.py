@@ -20,6 +20,10 @@ class Rotary:
     cos: Tensor
     sin: Tensor
 
+    def last(self, count: int) -> "Rotary":
+        """Those of the last `count` positions, all if there are fewer."""
+        return Rotary(self.cos[..., -count:, :], self.sin[..., -count:, :])
+
     def turn(self, x: Tensor) -> Tensor:
         """Rotate (B, S, H, d) queries or keys."""
         return rotate_heads(x, self.cos, self.sin)

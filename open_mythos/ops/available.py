@@ -16,7 +16,17 @@ from torch.nn import functional as F
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import InputError
-from open_mythos.ops import backend, decode, few, head_loss, projections, rows, sample, store
+from open_mythos.ops import (
+    backend,
+    decode,
+    few,
+    head_loss,
+    projections,
+    routing,
+    rows,
+    sample,
+    store,
+)
 
 
 DTYPES = (torch.bfloat16, torch.float32)
@@ -72,6 +82,7 @@ def choices(cfg: MythosConfig, device: torch.device) -> list[Choice]:
         ("attention, whole texts", _attention_ways(cfg, device), _attention),
         ("attention, one new token", (triton("triton"), Way("sdpa")), _decode_attention),
         (f"experts, {ROWS:,} rows", _experts_ways(cfg, device), _many_experts),
+        (f"routing, {ROWS:,} rows", (triton("triton"), Way("plain")), _routing),
         ("experts, one new token", (triton("few"), *_experts_ways(cfg, device)), _few_experts),
         ("linear maps, one new token", (triton("triton"), Way("torch")), _linear),
         ("feed-forward, one new token", (triton("triton"), Way("torch")), _feed_forward),
@@ -80,6 +91,7 @@ def choices(cfg: MythosConfig, device: torch.device) -> list[Choice]:
         ("head and its loss", _head_loss_ways(device), _head_loss),
         ("norms, SwiGLU, rotary", (triton("triton"), Way("plain")), _rows),
         ("their gradients", (triton("triton"), Way("plain")), _gradients),
+        ("heads of latent attention", (triton("triton"), Way("plain")), _heads),
         ("end of a loop", (triton("triton"), Way("plain")), _rows),
         ("generation", (Way("cuda graph", _no_cuda(device)), Way("eager")), _generation),
     )
@@ -125,7 +137,7 @@ def _decode_attention(probe: Probe) -> str:
     if cfg.attn_type == "mla":
         width = cfg.kv_lora_rank + cfg.qk_rope_head_dim
     q = probe.tensor(1, 1, cfg.n_heads, width)
-    return "triton" if decode._has_kernel(q, kept[0], kept[1]) else "sdpa"
+    return "triton" if decode.has_kernel(q, kept[0], kept[1]) else "sdpa"
 
 
 def _experts(probe: Probe, count: int, *, learns: bool) -> str:
@@ -137,6 +149,12 @@ def _experts(probe: Probe, count: int, *, learns: bool) -> str:
 
 def _many_experts(probe: Probe) -> str:
     return _experts(probe, ROWS, learns=True)
+
+
+def _routing(probe: Probe) -> str:
+    logits = probe.tensor(ROWS, probe.cfg.n_experts, learns=True)
+    bias = torch.empty(probe.cfg.n_experts, device=probe.device)  # float32 in every network
+    return routing.routes_backend(logits, bias)
 
 
 def _few_experts(probe: Probe) -> str:
@@ -176,7 +194,7 @@ def _sample(probe: Probe) -> str:
 def _head_loss(probe: Probe) -> str:
     if backend.traced():
         return "dense"
-    plain = head_loss._scorer(probe.tensor(ROWS, probe.cfg.dim)) is head_loss.score_rows_plain
+    plain = head_loss.scorer(probe.tensor(ROWS, probe.cfg.dim)) is head_loss.score_rows_plain
     return "chunked, plain" if plain else "chunked, triton"
 
 
@@ -187,6 +205,11 @@ def _rows(probe: Probe) -> str:
 def _gradients(probe: Probe) -> str:
     wide = probe.tensor(ROWS, probe.cfg.dim, learns=True)
     return "triton" if projections.one_pass(wide) else "plain"
+
+
+def _heads(probe: Probe) -> str:
+    wide = probe.tensor(ROWS, probe.cfg.dim, learns=True)
+    return "triton" if projections.whole_heads(wide, wide) else "plain"
 
 
 def _generation(probe: Probe) -> str:
@@ -229,6 +252,8 @@ def _experts_ways(cfg: MythosConfig, device: torch.device) -> tuple[Way, ...]:
         step = aligned.get(name, 1)
         if name == "fused" and _no_triton(device):
             return _no_triton(device)
+        if name == "blocks" and device.type != "cpu":
+            return "needs a CPU"
         if name == "grouped" and not backend.has_grouped():
             return f"torch {torch.__version__} has no grouped_mm"
         if cfg.dim % step or cfg.expert_dim % step:

@@ -11,7 +11,9 @@ from open_mythos.errors import InputError
 
 
 AttentionBackend = Literal["auto", "sdpa", "flash", "reference"]
-ExpertsBackend = Literal["auto", "fused", "grouped", "loop", "gathered", "dense", "reference"]
+ExpertsBackend = Literal[
+    "auto", "fused", "grouped", "blocks", "loop", "gathered", "dense", "reference"
+]
 
 FLASH_WIDEST = 256
 # Rows of a 16-bit matrix must be multiples of 16 bytes for torch's grouped matmul.
@@ -20,6 +22,8 @@ GROUPED_ALIGNMENT = 8
 # with fewer choices than this per expert most of each tile is empty.
 FUSED_ALIGNMENT = 16
 FUSED_LOAD = 32
+# Choices per expert from which one op over all of them pays on a CPU, where no graph needs it.
+BLOCKS_LOAD = 2
 # Choices per expert up to which a compiled step without gradient copies an expert for each of them.
 GATHERED_LOAD = 1
 # Experts up to which a compiled model runs all of them on all tokens rather than break its graph.
@@ -102,24 +106,29 @@ def experts_backend(
 
     On CUDA Triton's kernels run wherever they can, but for bfloat16 with few of the `choices` (N *
     k; None is N) per expert, where the grouped matmul has the smaller tiles. That one is right for
-    aligned bfloat16 only: float32 runs 2.5 times slower than the loop on a CPU and does not
-    compile, float64 is refused by torch. The loop's shapes depend on the counts: under export, and
-    where few experts are compiled, every expert runs on every token instead, and a compiled step
-    without gradient copies the chosen experts where it makes few choices; with more of both a
-    compiled model breaks its graph at the loop.
+    aligned bfloat16 only: float32 does not compile, float64 is refused by torch. A CPU runs one op
+    over blocks of rows, in bfloat16 and float32, but for a few choices outside of graphs, where
+    the loop is no slower. The loop's shapes depend on the counts: under export, and where few
+    experts are compiled, every expert runs on every token instead, and a compiled step without
+    gradient copies the chosen experts where it makes few choices; with more of both a compiled
+    model breaks its graph at the loop.
 
     Raises:
-        InputError: If `wanted` is not a backend, or is fused where Triton is not installed.
+        InputError: If `wanted` is not a backend, or is fused where Triton is not installed, or
+            blocks elsewhere than on a CPU.
     """
     if wanted not in get_args(ExpertsBackend):
         raise InputError(f"experts backend is one of {get_args(ExpertsBackend)}, not {wanted!r}")
     if wanted == "fused" and not HAS_TRITON:
         raise InputError("experts_backend='fused' needs triton; install it, or use 'auto'")
+    if wanted == "blocks" and x.device.type != "cpu":
+        raise InputError(f"experts_backend='blocks' needs a CPU, not {x.device}; use 'auto'")
     if wanted != "auto":
         return wanted
     dim, some = x.shape[-1], x.shape[0] > 0
     # On a CPU, where reading counts is free, training steps by the loop took 0.82 and 0.93 of the
-    # time (16 experts, one thread, minima of 8 on a busy machine; medians 0.90 and 0.99).
+    # time (16 experts, one thread, minima of 8 on a busy machine; medians 0.90 and 0.99). A graph
+    # of torch 2.11, which says that it is exported whenever it is compiled, has nothing else.
     grouped = has_grouped() and x.dtype == torch.bfloat16 and some and (x.is_cuda or traced())
     grouped = grouped and dim % GROUPED_ALIGNMENT == 0 and hidden % GROUPED_ALIGNMENT == 0
     # In float32 the kernels are 2.6 times slower than the loop (H200), which no graph can hold.
@@ -134,6 +143,11 @@ def experts_backend(
     copied = copied and some and not torch.is_grad_enabled()
     if copied and (choices or x.shape[0]) <= GATHERED_LOAD * count:
         return "gathered"
+    blocks = some and not x.is_cuda and x.device.type == "cpu"
+    blocks = blocks and x.dtype in (torch.bfloat16, torch.float32)
+    blocks = blocks and not torch.compiler.is_exporting()
+    if blocks and (traced() or (choices or x.shape[0]) >= BLOCKS_LOAD * count):
+        return "blocks"
     if grouped:
         return "grouped"
     few = count <= FEW_EXPERTS

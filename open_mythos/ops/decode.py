@@ -34,7 +34,7 @@ def attend_static(
     Returns:
         (B, T, H, f); zeros where a position sees no key.
     """
-    if _has_kernel(q, k, v):
+    if has_kernel(q, k, v):
         from open_mythos.kernels.decode_attention import (  # noqa: PLC0415 -- triton is optional
             decode_attention,
         )
@@ -61,7 +61,7 @@ def attend_static_latent(
     Returns:
         (B, T, H, r), in the latent space.
     """
-    if _has_kernel(q, c_kv, k_rope):
+    if has_kernel(q, c_kv, k_rope):
         from open_mythos.kernels.decode_attention import (  # noqa: PLC0415 -- triton is optional
             decode_latent_attention,
         )
@@ -94,7 +94,7 @@ def _seen(lengths: Tensor, starts: Tensor | None, queries: int, capacity: int) -
     return seen if starts is None else seen & (key >= starts[:, None, None])
 
 
-def _has_kernel(q: Tensor, keys: Tensor, values: Tensor) -> bool:
+def has_kernel(q: Tensor, keys: Tensor, values: Tensor) -> bool:
     """Whether the kernel is right for this call: one token, a GPU, no gradient, no export."""
     return (
         HAS_TRITON

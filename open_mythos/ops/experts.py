@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from open_mythos.ops.backend import ExpertsBackend, experts_backend, summed
+from open_mythos.ops.blocks import block_experts
 from open_mythos.ops.reference import experts_reference
 
 
@@ -23,12 +24,14 @@ class Plan:
         inverse: (N * k,) int64, the place of each choice.
         ends: (E,) int32, the place behind each expert's last choice.
         k: Choices per token.
+        counts: (E,) int64, choices of each expert, where they are known already.
     """
 
     order: Tensor
     inverse: Tensor
     ends: Tensor
     k: int
+    counts: Tensor | None = None
 
     @property
     def token(self) -> Tensor:
@@ -38,6 +41,8 @@ class Plan:
     @property
     def load(self) -> Tensor:
         """(E,) int64, choices of each expert."""
+        if self.counts is not None:
+            return self.counts
         ends = self.ends.to(torch.int64)
         return ends.diff(prepend=ends.new_zeros(1))
 
@@ -90,13 +95,36 @@ def run_experts(  # noqa: PLR0913 -- the tensors of a layer
     plan = plan_experts(ids, gate_up.shape[0]) if plan is None else plan
     if chosen == "fused":
         return _fused(x, weights, plan, gate_up, down, extra)
-    rows = _Scatter.apply(x, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    if chosen == "blocks":
+        out = _blocks(x, weights, plan, gate_up, down)
+        return out if extra is None else out + extra
+    rows = rows_at_places(x, plan)
     # The weight enters before `down`, so that the way back to the tokens is a plain sum.
-    share = _Scatter.apply(weights.to(x.dtype).view(-1, 1), plan.order, plan.inverse, 1)  # type: ignore[no-untyped-call]
+    share = shares_at_places(weights.to(x.dtype), plan)
     mixed = (_grouped if chosen == "grouped" else _loop)(rows, share, plan, gate_up, down)
-    out: Tensor = _Gather.apply(mixed, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
-    out = out.to(x.dtype)  # under autocast the products are narrower than the stream
+    # Under autocast the products are narrower than the stream.
+    out = sums_at_tokens(mixed, plan).to(x.dtype)
     return out if extra is None else out + extra
+
+
+def rows_at_places(x: Tensor, plan: Plan) -> Tensor:
+    """The token (of N, D) of each choice in the order of the experts: (N * k, D)."""
+    rows: Tensor = _Scatter.apply(x, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def shares_at_places(weights: Tensor, plan: Plan) -> Tensor:
+    """The weight (of N, k) of each choice in the order of the experts: (N * k, 1)."""
+    share: Tensor = _Scatter.apply(  # type: ignore[no-untyped-call]
+        weights.view(-1, 1), plan.order, plan.inverse, 1
+    )
+    return share
+
+
+def sums_at_tokens(rows: Tensor, plan: Plan) -> Tensor:
+    """The sum over each token's choices of (N * k, D) in the order of the experts: (N, D)."""
+    out: Tensor = _Gather.apply(rows, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Scatter(torch.autograd.Function):
@@ -167,6 +195,27 @@ def _grouped(rows: Tensor, share: Tensor, plan: Plan, gate_up: Tensor, down: Ten
     return F.grouped_mm(_swiglu(hidden) * share, down.to(rows.dtype), offs=plan.ends)
 
 
+def _narrow(x: Tensor) -> torch.dtype:
+    """The dtype of products with `x`: autocast's where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _blocks(x: Tensor, weights: Tensor, plan: Plan, gate_up: Tensor, down: Tensor) -> Tensor:
+    """All experts' rows in blocks, one op forth and one back; counts are read on the host."""
+    narrow = _narrow(x)
+    out = block_experts(
+        x.to(narrow),
+        weights.to(narrow),
+        gate_up.to(narrow),
+        down.to(narrow),
+        plan.order,
+        plan.inverse,
+        plan.ends,
+    )
+    return out.to(x.dtype)
+
+
 def _fused(
     x: Tensor, weights: Tensor, plan: Plan, gate_up: Tensor, down: Tensor, extra: Tensor | None
 ) -> Tensor:
@@ -176,8 +225,7 @@ def _fused(
 
     # The kernels divide each index by k: in 32 bits that is a multiplication.
     own = ExpertPlan(plan.order.to(torch.int32), plan.inverse, plan.ends)
-    device = x.device.type
-    narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    narrow = _narrow(x)
     if narrow == x.dtype:
         return fused_experts(x, weights, gate_up, down, own, extra)
     out = fused_experts(x.to(narrow), weights, gate_up, down, own).to(x.dtype)

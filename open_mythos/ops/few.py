@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from open_mythos.ops.backend import HAS_TRITON, capturing, summed, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.projections import swiglu
+from open_mythos.ops.routing import route_plain
 
 
 # Rows up to which each kernel is picked.
@@ -71,10 +72,35 @@ def linear(x: Tensor, weight: Tensor, plus: Tensor | None = None) -> Tensor:
     return linear_plain(x, weight, plus)
 
 
-def linear_plain(x: Tensor, weight: Tensor, plus: Tensor | None = None) -> Tensor:
-    """`linear` in torch."""
+def linear_plain(
+    x: Tensor, weight: Tensor, plus: Tensor | None = None, *, spare: bool = False
+) -> Tensor:
+    """`linear` in torch; a `spare` tensor to add is overwritten where nobody can notice."""
+    if plus is not None and spare and overwritable(plus, x, weight):
+        return onto(plus, x, weight.t())
     out = summed_linear(x, weight) if summed(x) else F.linear(x, weight)
     return out if plus is None else out + plus
+
+
+def overwritable(total: Tensor, *factors: Tensor) -> bool:
+    """Whether a product may add itself to a `total` that is not read again.
+
+    No gradient, no recorded graph, one dtype; where it may, two passes over memory are saved.
+    """
+    return (
+        not torch.is_grad_enabled()
+        and not traced()
+        and total.is_contiguous()
+        and all(t.dtype == total.dtype for t in factors)
+        and not torch.is_autocast_enabled(total.device.type)
+    )
+
+
+def onto(total: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
+    """`total` (..., out) with x (..., in) @ matrix (in, out) added to it, in place."""
+    rows = total.view(-1, total.shape[-1])
+    torch.addmm(rows, x.reshape(-1, x.shape[-1]), matrix, out=rows)
+    return total
 
 
 def summed_linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -91,7 +117,9 @@ def summed_linear(x: Tensor, weight: Tensor) -> Tensor:
     return (x.to(wide).unsqueeze(-2) * weight.to(wide)).sum(-1).to(x.dtype)
 
 
-def feed_forward(x: Tensor, gate_up: Tensor, down: Tensor, plus: Tensor | None = None) -> Tensor:
+def feed_forward(
+    x: Tensor, gate_up: Tensor, down: Tensor, plus: Tensor | None = None, *, spare: bool = False
+) -> Tensor:
     """down(silu(gate(x)) * up(x)), and what is added to it.
 
     Args:
@@ -99,6 +127,7 @@ def feed_forward(x: Tensor, gate_up: Tensor, down: Tensor, plus: Tensor | None =
         gate_up: (2W, D), the gate in the first W rows.
         down: (D, W).
         plus: (..., D), or None.
+        spare: Whether `plus` may be overwritten.
 
     Returns:
         (..., D).
@@ -109,14 +138,14 @@ def feed_forward(x: Tensor, gate_up: Tensor, down: Tensor, plus: Tensor | None =
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         added = None if plus is None else plus.reshape(rows.shape)
         return few_swiglu(rows, gate_up, down, added, eager=_settled(gate_up)).view(x.shape)
-    return feed_forward_plain(x, gate_up, down, plus)
+    return feed_forward_plain(x, gate_up, down, plus, spare=spare)
 
 
 def feed_forward_plain(
-    x: Tensor, gate_up: Tensor, down: Tensor, plus: Tensor | None = None
+    x: Tensor, gate_up: Tensor, down: Tensor, plus: Tensor | None = None, *, spare: bool = False
 ) -> Tensor:
     """`feed_forward` by two products and what `ops.rows` picks between them."""
-    return linear_plain(swiglu(linear_plain(x, gate_up)), down, plus)
+    return linear_plain(swiglu(linear_plain(x, gate_up)), down, plus, spare=spare)
 
 
 def moe_few(
@@ -162,10 +191,6 @@ def moe_few_plain(
     plus: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`moe_few` in torch; no value is read on the host but by the experts' loop on a CPU."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    ids = (wide + bias).topk(k, dim=-1).indices
-    weights = wide.gather(-1, ids).softmax(dim=-1).to(logits.dtype)
-    out = run_experts(x, ids, weights, gate_up, down)
-    load = torch.zeros(bias.shape, dtype=torch.int64, device=x.device)
-    load = load.scatter_add(0, ids.flatten(), torch.ones_like(ids).flatten())
-    return (out if plus is None else out + plus), ids, load
+    routing = route_plain(logits, bias, k)
+    out = run_experts(x, routing.ids, routing.weights, gate_up, down, plan=routing.plan, extra=plus)
+    return out, routing.ids, routing.load

@@ -1,7 +1,8 @@
 """What is done with a fused projection: queries and keys turned, gate and up multiplied.
 
 The functions are those of `rotate` and `swiglu`; in training on CUDA their gradient, which is as
-wide as the projection, is written in one pass instead of being joined from parts.
+wide as the projection, is written in one pass instead of being joined from parts. Latent
+attention's heads, of which a part is turned or shared, are written in one pass forth as well.
 """
 
 from typing import Any
@@ -12,11 +13,19 @@ from torch import Tensor
 from open_mythos.ops import rows
 
 
+KINDS = (torch.bfloat16, torch.float16, torch.float32)
+
+
 def one_pass(lead: Tensor) -> bool:
     """Whether the gradient of `lead` is asked for and a kernel can write it."""
-    kinds = (torch.bfloat16, torch.float16, torch.float32)
     asked = torch.is_grad_enabled() and lead.requires_grad
-    return rows.HAS_TRITON and asked and lead.is_cuda and lead.dtype in kinds
+    return rows.HAS_TRITON and asked and lead.is_cuda and lead.dtype in KINDS
+
+
+def whole_heads(lead: Tensor, *others: Tensor) -> bool:
+    """Whether kernels write heads of two parts and their gradients, also where torch compiles."""
+    alike = all(t.is_cuda and t.dtype == lead.dtype for t in others)
+    return rows.HAS_TRITON and lead.is_cuda and lead.dtype in KINDS and alike
 
 
 def turn_qkv(
@@ -54,12 +63,45 @@ def turn_queries(joint: Tensor, cos: Tensor, sin: Tensor, heads: int, still: int
     Returns:
         (B, T, heads, still + d).
     """
-    if one_pass(joint):
+    if whole_heads(joint):
         turned: Tensor = _TurnQueries.apply(  # type: ignore[no-untyped-call]
             joint, cos, sin, heads, still
         )
         return turned
-    return _turn_queries(joint, cos, sin, heads, still)
+    return turn_queries_plain(joint, cos, sin, heads, still)
+
+
+def turn_queries_plain(joint: Tensor, cos: Tensor, sin: Tensor, heads: int, still: int) -> Tensor:
+    """`turn_queries` in torch."""
+    first, second = joint.split([heads * still, joint.shape[-1] - heads * still], dim=-1)
+    turned = rows.rotate_heads(second.unflatten(-1, (heads, -1)), cos, sin)
+    return torch.cat((first.unflatten(-1, (heads, still)), turned), dim=-1)
+
+
+def join_keys(joint: Tensor, shared: Tensor, heads: int, still: int) -> tuple[Tensor, Tensor]:
+    """Keys that end in what all heads share, and values, from their joint projection.
+
+    Args:
+        joint: (B, S, heads * (still + f)): key and value beside each other, head after head.
+        shared: (B, S, p), turned already.
+        heads: Of keys and values.
+        still: Channels of a key before the shared ones.
+
+    Returns:
+        (B, S, heads, still + p), and (B, S, heads, f), which may be a view.
+    """
+    if whole_heads(joint, shared):
+        k, v = _JoinKeys.apply(joint, shared, heads, still)  # type: ignore[no-untyped-call]
+        return k, v
+    return join_keys_plain(joint, shared, heads, still)
+
+
+def join_keys_plain(joint: Tensor, shared: Tensor, heads: int, still: int) -> tuple[Tensor, Tensor]:
+    """`join_keys` in torch."""
+    every = joint.unflatten(-1, (heads, -1))
+    k, v = every.split([still, every.shape[-1] - still], dim=-1)
+    last = shared.unsqueeze(2).expand(-1, -1, heads, -1)
+    return torch.cat((k, last), dim=-1), v
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -76,12 +118,6 @@ def _turn_qkv(
     every = qkv.unflatten(-1, (heads + 2 * kv_heads, -1))
     q, k, v = every.split([heads, kv_heads, kv_heads], dim=2)
     return rows.rotate_heads(q, cos, sin), rows.rotate_heads(k, cos, sin), v
-
-
-def _turn_queries(joint: Tensor, cos: Tensor, sin: Tensor, heads: int, still: int) -> Tensor:
-    first, second = joint.split([heads * still, joint.shape[-1] - heads * still], dim=-1)
-    turned = rows.rotate_heads(second.unflatten(-1, (heads, -1)), cos, sin)
-    return torch.cat((first.unflatten(-1, (heads, still)), turned), dim=-1)
 
 
 class _TurnQkv(torch.autograd.Function):
@@ -104,15 +140,20 @@ class _TurnQkv(torch.autograd.Function):
 
 
 class _TurnQueries(torch.autograd.Function):
-    """`_turn_queries`, likewise."""
+    """`turn_queries`, one pass each way."""
 
     @staticmethod
     def forward(
         ctx: Any, joint: Tensor, cos: Tensor, sin: Tensor, heads: int, still: int
     ) -> Tensor:
+        from open_mythos.kernels.heads import join_heads  # noqa: PLC0415 -- triton is optional
+
         ctx.save_for_backward(cos, sin)
         ctx.still = still
-        return _turn_queries(joint, cos, sin, heads, still)
+        first, second = joint.split([heads * still, joint.shape[-1] - heads * still], dim=-1)
+        parts = (part.unflatten(-1, (heads, -1)) for part in (first, second))
+        out: Tensor = join_heads(*parts, cos, sin)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,6 +163,27 @@ class _TurnQueries(torch.autograd.Function):
         parts = [grads[0][..., : ctx.still], grads[0][..., ctx.still :]]
         joined: Tensor = join_turned(parts, [False, True], cos, sin)
         return joined, None, None, None, None
+
+
+class _JoinKeys(torch.autograd.Function):
+    """`join_keys`, one pass each way; the values are a view."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, joint: Tensor, shared: Tensor, heads: int, still: int
+    ) -> tuple[Tensor, Tensor]:
+        from open_mythos.kernels.heads import join_heads  # noqa: PLC0415 -- triton is optional
+
+        ctx.shared = shared.shape[-1]
+        every = joint.unflatten(-1, (heads, -1))
+        k: Tensor = join_heads(every[..., :still], shared.unsqueeze(2), None, None)
+        return k, every[..., still:]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from open_mythos.kernels.heads import split_keys  # noqa: PLC0415 -- triton is optional
+
+        return *split_keys(*grads, ctx.shared), None, None
 
 
 class _Swiglu(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Checkpointing, then compilation, put around the parts of a model that are run again and again."""
+"""How a model is run, put around it in one order: divided, recomputed, compiled, spread."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,9 +9,60 @@ from torch.utils.checkpoint import checkpoint
 
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.block import TransformerBlock
+from open_mythos.parallel.division import Division
+from open_mythos.parallel.mesh import Mesh
+from open_mythos.parallel.spread import Spread
 
 
 Call = Callable[..., Any]
+
+
+def distribute(
+    model: OpenMythos,
+    mesh: Mesh,
+    *,
+    dtype: torch.dtype | None = None,
+    compiled: bool = False,
+    checkpointed: bool = False,
+) -> Spread:
+    """Run `model` on every rank of the mesh as one, in place; applied to once, by all ranks.
+
+    All ranks bring the same weights. DDP averages gradients where every rank holds the network
+    whole and computes in its own dtype; everywhere else FSDP2 does, over groups of one if need be.
+
+    Args:
+        model: In float32, on the mesh's kind of device or on the CPU.
+        mesh: How the ranks are arranged.
+        dtype: What passes are computed in; None is the parameters' own.
+        compiled: As in `apply`.
+        checkpointed: As in `apply`.
+
+    Returns:
+        What a training step asks of the other ranks.
+
+    Raises:
+        ConfigError: If the network cannot be divided over these ranks.
+    """
+    # Imported late, FSDP2 taking a second and a half: a run of one process needs none of it.
+    from open_mythos.parallel.experts import divide_experts  # noqa: PLC0415 -- see above
+    from open_mythos.parallel.sharding import shard  # noqa: PLC0415 -- see above
+    from open_mythos.parallel.team import Team, replicate  # noqa: PLC0415 -- see above
+    from open_mythos.parallel.tensors import divide_tensors  # noqa: PLC0415 -- see above
+
+    degrees = mesh.degrees
+    degrees.fit(model.cfg)
+    divisions: dict[str, Division] = {}
+    if degrees.tensor > 1:
+        divisions |= divide_tensors(model, mesh.tensor)
+    if degrees.expert > 1:
+        divisions |= divide_experts(model, mesh.expert)
+    apply(model, compiled=compiled, checkpointed=checkpointed)
+    ddp = None
+    if degrees.shard == degrees.expert == 1 and dtype is None:
+        ddp = replicate(model, mesh)
+    else:
+        shard(model, mesh, dtype)
+    return Team(model=model, mesh=mesh, divisions=divisions, ddp=ddp)
 
 
 def apply(

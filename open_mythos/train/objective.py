@@ -1,5 +1,6 @@
 """What a step minimises: named loss terms, and their sum."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from open_mythos.data.batch import IGNORE
 from open_mythos.errors import InputError
 from open_mythos.model.output import ForwardOutput
-from open_mythos.ops.head_loss import head_loss
+from open_mythos.ops.head_loss import HeadLoss, head_loss
 from open_mythos.train.recipe import ObjectiveConfig
 
 
@@ -29,7 +30,11 @@ class Terms:
 
 
 def objective(
-    output: ForwardOutput, targets: Tensor, head: Tensor, config: ObjectiveConfig
+    output: ForwardOutput,
+    targets: Tensor,
+    head: Tensor,
+    config: ObjectiveConfig,
+    cross_entropy: Callable[..., HeadLoss] = head_loss,
 ) -> Terms:
     """Score a forward pass against targets (B, S), means over the scored positions.
 
@@ -39,7 +44,7 @@ def objective(
     Raises:
         InputError: If the ponder cost is asked of a readout without it.
     """
-    cost = head_loss(
+    cost = cross_entropy(
         output.features.flatten(0, 1),
         head,
         targets.flatten(),

@@ -41,18 +41,17 @@ KNOWN: dict[str, Peaks] = {
 }
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s of a device's matrix products of one dtype; None where nobody states it.
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """FLOP/s of a device's matrix products at a precision; None where nobody states it.
 
     Args:
         device: Where a run computes; a CPU has no such figure.
-        dtype: Of the weights; float32 is computed as TF32 where torch is allowed that.
+        precision: "bf16", "fp16" or "fp32", which is TF32 where torch is allowed that.
     """
     if device.type != "cuda":
         return None
-    exact = torch.get_float32_matmul_precision() == "highest"
-    kinds = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-    kind = kinds.get(dtype, "fp32" if exact else "tf32")
+    rounded = torch.get_float32_matmul_precision() != "highest"
+    kind = "tf32" if precision == "fp32" and rounded else precision
     return stated_flops(torch.cuda.get_device_name(device), kind)
 
 

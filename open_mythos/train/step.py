@@ -15,13 +15,13 @@ from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
 from open_mythos.train.loss_scale import FLOOR
 from open_mythos.train.objective import objective
-from open_mythos.train.optim import clip_gradients, set_learning_rate, skip_unless
+from open_mythos.train.optim import set_learning_rate, skip_unless
 from open_mythos.train.passes import Tally, count_scored, step_passes
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.state import TrainState
-from open_mythos.train.usage import forget_memory, usage
+from open_mythos.train.usage import Work, forget_memory, usage
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
                 backprop_loops=recipe.depth.backprop_loops,
                 return_output=True,
             )
-            terms = objective(output, batch.targets, head_weight(model), recipe.objective)
+            terms = objective(
+                output, batch.targets, head_weight(model), recipe.objective, spread.head_loss
+            )
             share = None if scored is None else terms.n_targets / scored
             loss = terms.total if share is None else terms.total * (share * spread.data_world)
             state.working.scale(loss).backward()
@@ -109,7 +111,7 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         tally.add(output, terms, share, len(part.ids) / rows)
     scalars, load = tally.summed(spread)
     state.working.unscale()
-    norm = clip_gradients(state.model, recipe.optim.clip)
+    norm = spread.clip(state.model, recipe.optim.clip)
     kept, verdict = judge(state, scalars["loss"], norm, recipe.optim.skip_spikes)
     set_learning_rate(state.optimizer, lr)
     with skip_unless(state.optimizer, kept):
@@ -168,15 +170,15 @@ def finish(
     # Easier rows say nothing of the level that is being learnt.
     if launched.drawn in (0, launched.level):
         state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
-    measured = usage(
-        state.working.model,
+    work = Work(
         positions=launched.positions,
         length=launched.length,
         depths=[launched.n_loops],
         backprop_loops=recipe.depth.backprop_loops,
-        seconds=time.perf_counter() - max(since, launched.began),
-        waited=launched.waited,
+        precision=state.working.precision,
     )
+    seconds = time.perf_counter() - max(since, launched.began)
+    measured = usage(state.working.model, work, seconds, launched.waited)
     if launched.step % recipe.log_every == 0:
         forget_memory(state.device)
     return StepRecord(
@@ -292,4 +294,10 @@ def spectral_radius(model: nn.Module) -> Tensor | None:
     """rho(A) of the loop's injection; None where the injection carries nothing over linearly."""
     injection: Any = getattr(getattr(model, "recurrent", None), "injection", None)
     diagonal = getattr(injection, "get_A", None)
-    return None if diagonal is None else diagonal().max()
+    if diagonal is None:
+        return None
+    largest = diagonal().max()
+    # Divided over ranks, it is the largest of this rank's part until they meet.
+    gather = getattr(largest, "full_tensor", None)
+    whole: Tensor = largest if gather is None else gather()
+    return whole

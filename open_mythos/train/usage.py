@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,36 @@ from open_mythos.train.peaks import peak_flops
 PROCESS_FILE = Path("/proc/self/statm")
 
 
-def usage(
-    model: nn.Module,
-    *,
-    positions: int,
-    length: int,
-    depths: Sequence[int],
-    backprop_loops: int | None,
-    seconds: float,
-    waited: float,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a step had to do.
+
+    Attributes:
+        positions: Of the whole step, on all ranks.
+        length: Positions of a row.
+        depths: Loops of the rows, or the one number of all of them.
+        backprop_loops: Loops that were differentiated, the last ones; None is all.
+        precision: What it was computed in: "fp32", "bf16" or "fp16".
+    """
+
+    positions: int
+    length: int
+    depths: Sequence[int]
+    backprop_loops: int | None = None
+    precision: str = "fp32"
+
+
+def usage(model: nn.Module, work: Work, seconds: float, waited: float) -> dict[str, Any]:
     """The measured fields of a step's record; asks the host alone, and waits for no device.
 
     Args:
         model: What ran; only an OpenMythos says what it costs.
-        positions: Of the whole step, on all ranks.
-        length: Of a row.
-        depths: Loops of the rows, or the one number of all of them.
-        backprop_loops: Loops that were differentiated, the last ones; None is all.
+        work: What it ran on.
         seconds: Wall time of the step.
         waited: Seconds of it that went into making the batch.
     """
     found: dict[str, Any] = {
-        "tokens_per_second": positions / seconds,
+        "tokens_per_second": work.positions / seconds,
         "seconds": seconds,
         "waited": waited,
     }
@@ -49,13 +57,13 @@ def usage(
     if weight is None:
         return found
     if isinstance(model, OpenMythos):
-        rows = Counter(depths)
+        rows = Counter(work.depths)
         costs = (
-            count * training_flops_per_token(model.cfg, depth, length, backprop_loops)
+            count * training_flops_per_token(model.cfg, depth, work.length, work.backprop_loops)
             for depth, count in rows.items()
         )
-        rate = positions * sum(costs) / rows.total() / seconds
-        peak = peak_flops(weight.device, weight.dtype)
+        rate = work.positions * sum(costs) / rows.total() / seconds
+        peak = peak_flops(weight.device, work.precision)
         found["flops_per_second"] = rate
         found["mfu"] = None if peak is None else rate / (peak * devices())
     return {**found, "memory": memory_used(weight.device)}

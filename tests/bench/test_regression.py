@@ -78,12 +78,14 @@ def test_experts_take_a_fraction_of_the_definitions_operators() -> None:
     plain = expert_ops("reference", 32, 8, 8)
     assert expert_ops("loop", 32, 8, 8) <= 0.15 * plain  # 58 against 545
     assert expert_ops("grouped", 32, 8, 8) <= 0.05 * plain  # 18 against 545
+    assert expert_ops("blocks", 32, 8, 8) <= 0.05 * plain  # one op, opaque, and the plan
 
 
 def test_experts_cost_no_operator_per_token_nor_per_expert_without_tokens() -> None:
     assert expert_ops("loop", 256, 8, 8) == expert_ops("loop", 32, 8, 8)
     assert expert_ops("loop", 32, 64, 2) == expert_ops("loop", 32, 2, 2)
-    assert expert_ops("grouped", 32, 64, 64) == expert_ops("grouped", 32, 8, 8)
+    for backend in ("grouped", "blocks"):
+        assert expert_ops(backend, 32, 64, 64) == expert_ops(backend, 32, 8, 8)
 
 
 def test_attention_takes_a_fraction_of_the_definitions_operators() -> None:

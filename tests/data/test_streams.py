@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from open_mythos.data.streams import Purpose, require_level, require_whole, stream
+from open_mythos.data.streams import Purpose, require_level, require_rows, require_whole, stream
 from open_mythos.errors import InputError
 
 
@@ -39,3 +39,12 @@ def test_numpy_ints_are_whole_and_bounds_hold() -> None:
         stream(-1, Purpose.TRAINING)
     with pytest.raises(InputError, match="level is 4"):
         require_level(4, max_level=3)
+
+
+def test_rows_are_those_of_a_batch() -> None:
+    assert list(require_rows(None, 3)) == [0, 1, 2]
+    assert require_rows([2, 0], 3) == [2, 0]
+    with pytest.raises(InputError, match="row 3 is asked for"):
+        require_rows([0, 3], 3)
+    with pytest.raises(InputError, match="row must be an int"):
+        require_rows([0.0], 3)  # type: ignore[list-item]

@@ -93,7 +93,7 @@ def test_head_loss_through_the_kernel(
     dtype: torch.dtype, through: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if through == "kernel":
-        monkeypatch.setattr("open_mythos.ops.head_loss._scorer", lambda _: score_rows)
+        monkeypatch.setattr("open_mythos.ops.head_loss.scorer", lambda _: score_rows)
     torch.manual_seed(3)
     features = torch.randn(50, 24, device=DEVICE).to(dtype).requires_grad_()
     weight = torch.randn(70, 24, device=DEVICE).to(dtype).requires_grad_()

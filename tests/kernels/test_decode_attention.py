@@ -20,33 +20,6 @@ SPLIT = Tiling(tile=16, splits=3)
 WHOLE = Tiling(tile=16, splits=1)
 
 
-@pytest.fixture(autouse=True)
-def whole_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two gaps of triton 3.6's interpreter: loop bounds under numpy 2.4, and bfloat16 products."""
-    if DEVICE == "cuda":
-        return
-    import numpy as np
-    from triton.runtime import interpreter
-
-    patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
-
-    def patch_and_index(tensor: type, scope: object) -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    def widen(x: object) -> object:
-        if x.data.dtype != np.uint16:  # how it holds bfloat16
-            return x
-        wide = (x.data.astype(np.uint32) << 16).view(np.float32)
-        return interpreter.TensorHandle(wide, interpreter.tl.float32)
-
-    def wide_dot(self: object, a: object, b: object, *rest: object) -> object:
-        return dot(self, widen(a), widen(b), *rest)
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_and_index)
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", wide_dot)
-
-
 def noise(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=g, dtype=torch.float64).to(DEVICE, dtype)

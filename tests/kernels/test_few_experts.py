@@ -7,8 +7,8 @@ from open_mythos.kernels.few_experts import (
     few_experts_direct,
     few_experts_tiled,
 )
-from open_mythos.nn.moe.router import route
 from open_mythos.ops.reference import experts_reference
+from open_mythos.ops.routing import route_plain
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,7 +34,7 @@ def draw(seed, n, experts, dim=24, width=20, dtype=torch.float32):
 
 def twin(x, logits, bias, k, gate_up, down, plus=None):
     """The plain definition in float64, on the values the kernel is given."""
-    routing = route(logits.double(), bias.double(), k)
+    routing = route_plain(logits.double(), bias.double(), k)
     wide = (t.double() for t in (gate_up, down))
     out = experts_reference(x.double(), routing.ids, routing.weights, *wide)
     return (out if plus is None else out + plus.double()), routing

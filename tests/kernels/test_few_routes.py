@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from open_mythos.kernels.few_routes import TILE, route_few, tiles_for
-from open_mythos.nn.moe.router import route
+from open_mythos.ops.routing import route_plain
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,7 +44,7 @@ def assert_plan(got, k, experts):
 )
 def test_routes_are_those_of_the_plain_router(n, experts, k, way):
     logits, bias = draw(n, n, experts)
-    got, want = route_few(logits, bias, k, WAYS[way]), route(logits, bias, k)
+    got, want = route_few(logits, bias, k, WAYS[way]), route_plain(logits, bias, k)
     assert torch.equal(got.ids, want.ids)
     assert torch.equal(got.load, want.load)
     assert distance(got.weights, want.weights.double()) < 1e-6

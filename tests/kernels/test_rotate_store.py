@@ -168,3 +168,51 @@ def test_no_rows() -> None:
     got = kernels.store_latent(empty(1, 12), *norms, cos, sin, empty(2, 3), empty(2, 4), at(0))
     assert got.shape == (0, 1, 5)
     assert kernels.rotate_query(empty(1, 2, 3), empty(1, 20), cos, sin).shape == (0, 1, 2, 7)
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+@pytest.mark.parametrize("dtype", list(LIMIT))
+def test_a_prompt_fills_the_room_set_aside_for_it(dtype: torch.dtype, per_row: bool) -> None:
+    """Without a position all of the room is written, here the middle of a larger cache."""
+    batch, length, heads, kv_heads, width = 2, 5, 3, 2, 6
+    angles = noise(*((batch,) if per_row else ()), length, width // 2) * 9
+    cos, sin = angles.cos(), angles.sin()
+    qkv = noise(batch, length, (heads + 2 * kv_heads) * width, dtype=dtype)
+    whole = [noise(batch, length + 4, kv_heads, width, dtype=dtype) for _ in range(2)]
+    k, v = (t[:, 1 : 1 + length] for t in whole)
+    before = [t.clone() for t in whole]
+    exact = [torch.zeros_like(t, dtype=torch.float64) for t in (k, v)]
+    want = ops.rotate_store_plain(qkv.double(), cos.double(), sin.double(), *exact)
+    check(kernels.rotate_store(qkv, cos, sin, k, v, None), want, dtype)
+    check(k, exact[0], dtype)
+    assert torch.equal(v.double(), exact[1])
+    for now, was in zip(whole, before, strict=True):
+        assert torch.equal(now[:, :1], was[:, :1])
+        assert torch.equal(now[:, 1 + length :], was[:, 1 + length :])
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+@pytest.mark.parametrize("dtype", list(LIMIT))
+def test_a_prompts_latents_fill_the_room_set_aside_for_them(
+    dtype: torch.dtype, per_row: bool
+) -> None:
+    batch, length, query, r, rope = 2, 5, 7, 6, 4
+    angles = noise(*((batch,) if per_row else ()), length, rope // 2) * 9
+    cos, sin = angles.cos(), angles.sin()
+    down = noise(batch, length, query + r + rope, dtype=dtype)
+    norms = (noise(query, dtype=dtype), 1e-6), (noise(r, dtype=dtype), 1e-2)
+    whole = [noise(batch, length + 4, n, dtype=dtype) for n in (r, rope)]
+    c_kv, k_rope = (t[:, 1 : 1 + length] for t in whole)
+    before = [t.clone() for t in whole]
+    exact = [torch.zeros_like(t, dtype=torch.float64) for t in (c_kv, k_rope)]
+    wide = [(weight.double(), eps) for weight, eps in norms]
+    want = ops.store_latent_plain(
+        down.double(), wide[0], wide[1], cos.double(), sin.double(), exact[0], exact[1]
+    )
+    got = kernels.store_latent(down, *norms, cos, sin, c_kv, k_rope, None)
+    check(got, want, dtype)
+    check(c_kv, exact[0], dtype)
+    check(k_rope, exact[1], dtype)
+    for now, was in zip(whole, before, strict=True):
+        assert torch.equal(now[:, :1], was[:, :1])
+        assert torch.equal(now[:, 1 + length :], was[:, 1 + length :])

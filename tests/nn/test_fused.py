@@ -22,6 +22,14 @@ def test_parts_are_separate_linear_maps(widths: list[int]) -> None:
         start += width
 
 
+def test_the_rest_is_every_part_from_one_on() -> None:
+    fused = FusedLinear(3, {"a": 2, "b": 1, "c": 4}).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    a, b, c = fused(x)
+    for first, parts in (("a", (a, b, c)), ("b", (b, c)), ("c", (c,))):
+        torch.testing.assert_close(fused.rest(first, x), torch.cat(parts, dim=-1))
+
+
 def test_writing_through_a_view_changes_the_map() -> None:
     fused = FusedLinear(3, {"a": 2, "b": 2})
     x = torch.randn(1, 3)

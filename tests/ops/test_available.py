@@ -20,6 +20,7 @@ from open_mythos.ops import (
     few,
     head_loss,
     projections,
+    routing,
     rows,
     sample,
     store,
@@ -113,7 +114,7 @@ def test_missing_flash_and_grouped_matmul_are_named(monkeypatch: pytest.MonkeyPa
 def test_asking_takes_no_memory() -> None:
     """Experts of 4 TB: any tensor that were real would end this."""
     cfg = MythosConfig(dim=2**17, n_heads=64, n_experts=1024, expert_dim=2**12)
-    assert picked(cfg, CPU)["experts, 32,768 rows"] == "loop"
+    assert picked(cfg, CPU)["experts, 32,768 rows"] == "blocks"
 
 
 # -- the picks, against what a pass calls ----------------------------------------------------------
@@ -135,6 +136,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     spy(attend, "_sdpa", "sdpa")
     spy(experts, "_grouped", "grouped")
+    spy(experts, "_blocks", "blocks")
     spy(experts, "_loop", "loop")
     spy(head_loss, "score_rows_plain", "chunked, plain")
     spy(few, "linear_plain", "torch")
@@ -184,12 +186,14 @@ def test_on_a_gpu_the_picks_are_what_the_ops_decide(monkeypatch: pytest.MonkeyPa
         kept = torch.empty(1, 16, 1, 8, device="cuda", dtype=torch.bfloat16)
         told = report["cache, one new token"]
         assert store.store_backend(x.view(1, 1, 16), stores=(kept, kept)) == told
-        assert store.store_backend(x.expand(1, 2, 16), stores=(kept, kept)) == "plain"
         assert sample.sample_backend(x, x.float(), 50, 0.9, 0.0) == "plain"
         if torch.cuda.is_available():
             told = report["drawing, top-k"]
             assert sample.sample_backend(x, x.float(), 50, 1.0, 0.0) == told
         assert rows.rows_backend(x, x) == report["norms, SwiGLU, rotary"]
         assert rows.rows_backend(x, x, x) == report["end of a loop"]
+        told = report["routing, 32,768 rows"]
+        assert routing.routes_backend(x, torch.empty(16, device="cuda")) == told
+        assert projections.whole_heads(x, x) is (report["heads of latent attention"] == "triton")
         assert projections.one_pass(x.requires_grad_()) is (report["their gradients"] == "triton")
         assert rows.rows_backend(x) == "plain"  # now that a gradient is asked for

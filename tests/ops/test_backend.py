@@ -9,30 +9,56 @@ from open_mythos.ops.backend import attention_backend, experts_backend, has_grou
 
 
 @pytest.mark.parametrize(
-    ("dtype", "width", "hidden", "rows", "grouped"),
+    ("dtype", "width", "hidden", "rows", "want"),
     [
-        (torch.bfloat16, 16, 8, 4, True),
-        (torch.bfloat16, 12, 8, 4, False),  # rows of 24 bytes
-        (torch.bfloat16, 16, 6, 4, False),
-        (torch.bfloat16, 16, 8, 0, False),  # nothing to do
-        (torch.float32, 16, 8, 4, False),
-        (torch.float64, 16, 8, 4, False),
-        (torch.float16, 16, 8, 4, False),
+        (torch.bfloat16, 16, 8, 4, "blocks"),
+        (torch.bfloat16, 12, 6, 4, "blocks"),  # no alignment is asked for
+        (torch.bfloat16, 16, 8, 0, "loop"),  # nothing to do
+        (torch.float32, 16, 8, 4, "blocks"),
+        (torch.float64, 16, 8, 4, "loop"),
+        (torch.float16, 16, 8, 4, "loop"),
     ],
 )
-def test_in_a_recorded_graph_grouped_is_picked_only_where_it_is_right(
+def test_a_cpu_takes_blocks_for_many_choices_and_in_every_recorded_graph(
     dtype: torch.dtype,
     width: int,
     hidden: int,
     rows: int,
-    grouped: bool,
+    want: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = torch.zeros(rows, width, dtype=dtype)
-    assert experts_backend(x, 64, hidden, "auto") == "loop"  # a CPU may read counts
+    assert experts_backend(x, 64, hidden, "auto", choices=2 * rows) == "loop"
+    assert experts_backend(x, 64, hidden, "auto", choices=2 * 64) == want
     monkeypatch.setattr(backend, "traced", lambda: True)
-    chosen = experts_backend(x, 64, hidden, "auto")
-    assert chosen == ("grouped" if grouped and has_grouped() else "loop")
+    assert experts_backend(x, 64, hidden, "auto", choices=2 * rows) == want
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "hidden", "grouped"),
+    [
+        (torch.bfloat16, 16, 8, True),
+        (torch.bfloat16, 12, 8, False),  # rows of 24 bytes
+        (torch.bfloat16, 16, 6, False),
+        (torch.float32, 16, 8, False),
+    ],
+)
+def test_where_compiling_says_that_it_exports_grouped_is_picked_only_where_it_is_right(
+    dtype: torch.dtype,
+    width: int,
+    hidden: int,
+    grouped: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As torch 2.11 does; an exported graph may run anywhere, and cannot hold an op of a CPU."""
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    chosen = experts_backend(torch.zeros(4, width, dtype=dtype), 64, hidden, "auto")
+    assert chosen == ("grouped" if grouped and has_grouped() else "dense")
+
+
+def test_blocks_elsewhere_than_on_a_cpu_are_refused() -> None:
+    with pytest.raises(InputError, match="needs a CPU, not meta"):
+        experts_backend(torch.zeros(2, 16, device="meta"), 4, 16, "blocks")
 
 
 class OnCuda:
@@ -91,7 +117,7 @@ def test_fused_without_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         experts_backend(torch.zeros(2, 16), 4, 16, "fused")
 
 
-@pytest.mark.parametrize("wanted", ["grouped", "loop", "gathered", "dense", "reference"])
+@pytest.mark.parametrize("wanted", ["grouped", "blocks", "loop", "gathered", "dense", "reference"])
 def test_an_explicit_experts_backend_is_kept(wanted: str) -> None:
     assert experts_backend(torch.zeros(2, 3), 4, 5, wanted) == wanted
 
@@ -107,9 +133,9 @@ def test_on_a_cpu_attention_is_sdpa_unless_asked_otherwise() -> None:
     [
         (4, 16, False, True, False, "gathered"),
         (4, None, False, True, False, "gathered"),
-        (4, 17, False, True, False, "loop"),  # more choices than experts
+        (4, 17, False, True, False, "blocks"),  # more choices than experts
         (0, 0, False, True, False, "loop"),
-        (4, 16, True, True, False, "loop"),  # its backward adds to whole stacks
+        (4, 16, True, True, False, "blocks"),  # its backward would add to whole stacks
         (4, 16, False, False, False, "loop"),
         (4, 16, False, True, True, "dense"),
     ],

@@ -5,10 +5,17 @@ import torch
 from torch import nn
 
 from open_mythos.nn.feed_forward import Expert
-from open_mythos.nn.moe.router import route
 from open_mythos.ops import few
-from open_mythos.ops.few import feed_forward, few_rows, linear, moe_few, summed_linear
+from open_mythos.ops.few import (
+    feed_forward,
+    few_rows,
+    linear,
+    moe_few,
+    overwritable,
+    summed_linear,
+)
 from open_mythos.ops.reference import experts_reference
+from open_mythos.ops.routing import route
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -51,6 +58,35 @@ def test_experts_are_those_of_the_router(n: int) -> None:
     alone = experts_reference(x, want.ids, want.weights, gate_up, down)
     torch.testing.assert_close(out, alone + plus)
     torch.testing.assert_close(moe_few(x, logits, bias, 2, gate_up, down)[0], alone)
+
+
+@pytest.mark.parametrize("lead", [(1,), (2, 3)])
+def test_what_is_spare_is_overwritten_where_no_gradient_is_asked_for(lead: tuple[int, ...]) -> None:
+    x, gate_up, down, plus = noise(*lead, 6), noise(16, 6), noise(6, 8), noise(*lead, 6)
+    want = feed_forward(x, gate_up, down, plus)
+    before = plus.detach().clone()
+    torch.testing.assert_close(feed_forward(x, gate_up, down, plus, spare=True), want)
+    with torch.no_grad():
+        torch.testing.assert_close(feed_forward(x, gate_up, down, plus), want)
+        assert torch.equal(plus, before)
+        got = feed_forward(x, gate_up, down, plus, spare=True)
+    torch.testing.assert_close(got, want)
+    assert got.data_ptr() == plus.data_ptr()
+
+
+def test_a_product_may_add_itself_only_where_nobody_can_notice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    total, x = torch.zeros(2, 3), torch.zeros(2, 3)
+    assert not overwritable(total, x)  # a gradient may be asked for
+    with torch.no_grad():
+        assert overwritable(total, x)
+        assert not overwritable(torch.zeros(3, 2).t(), x)
+        assert not overwritable(total, x.double())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not overwritable(total, x)
+        monkeypatch.setattr(few, "traced", lambda: True)
+        assert not overwritable(total, x)
 
 
 def test_gradients_reach_every_input() -> None:

@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from open_mythos.ops import projections
-from open_mythos.ops.projections import one_pass, swiglu, turn_qkv, turn_queries
+from open_mythos.ops.projections import (
+    join_keys,
+    one_pass,
+    swiglu,
+    turn_qkv,
+    turn_queries,
+    whole_heads,
+)
 from open_mythos.ops.reference import rotate_reference
 
 
@@ -40,6 +47,15 @@ def test_turn_queries_turns_the_last_channels_of_each_head() -> None:
     torch.testing.assert_close(got[..., 3:], turned)
 
 
+def test_join_keys_ends_every_key_in_the_shared_channels() -> None:
+    joint, shared = torch.randn(2, 5, 3 * 7), torch.randn(2, 5, 4)
+    k, v = join_keys(joint, shared, 3, 3)
+    every = joint.unflatten(-1, (3, 7))
+    assert torch.equal(k[..., :3], every[..., :3])
+    assert torch.equal(k[..., 3:], torch.stack((shared,) * 3, dim=2))
+    assert torch.equal(v, every[..., 3:])
+
+
 def test_swiglu_is_its_formula() -> None:
     gate, up = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
     torch.testing.assert_close(swiglu(torch.cat((gate, up), -1)), gate * gate.sigmoid() * up)
@@ -57,6 +73,18 @@ def test_a_cpu_or_a_call_without_gradient_takes_the_plain_way() -> None:
             assert not one_pass(there)
 
 
+def test_heads_are_written_whole_on_a_gpu_with_or_without_gradient() -> None:
+    x = torch.zeros(2, requires_grad=True)
+    assert not whole_heads(x)
+    if torch.cuda.is_available() and find_spec("triton"):
+        there = torch.zeros(2, device="cuda")
+        assert whole_heads(there)
+        assert whole_heads(there.requires_grad_(), there)
+        assert not whole_heads(there, x)
+        assert not whole_heads(there, there.half())
+        assert not whole_heads(there.double())
+
+
 def _qkv(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     q, k, v = turn_qkv(x * 2, cos, sin, 3, 2)
     keys, values = k.repeat_interleave(2, 2)[:, :, :3], v.repeat_interleave(2, 2)[:, :, :3]
@@ -68,6 +96,12 @@ def _queries(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turn_queries(x * 2, cos, sin, 3, 6).square()
 
 
+def _keys(x: Tensor, cos: Tensor, *_: Tensor) -> Tensor:
+    """Keys and values that are both used, with gradients for what they come from."""
+    k, v = join_keys(x[..., :24] * 2, x[..., 24:30].sin(), 3, 5)
+    return torch.einsum("bthd,bshd->bhts", k, k).softmax(-1) @ v.transpose(1, 2)
+
+
 def _swiglu(x: Tensor, *_: Tensor) -> Tensor:
     return swiglu(x * 2).square()
 
@@ -75,7 +109,7 @@ def _swiglu(x: Tensor, *_: Tensor) -> Tensor:
 @needs_triton
 # torch 2.13, inside its compiler.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("call", [_qkv, _queries, _swiglu])
+@pytest.mark.parametrize("call", [_qkv, _queries, _keys, _swiglu])
 @pytest.mark.parametrize("how", ["eager", "compiled", "recomputed"])
 def test_the_gradient_in_one_pass_is_autograds(
     call: Callable[..., Tensor], how: str, monkeypatch: pytest.MonkeyPatch
@@ -83,12 +117,14 @@ def test_the_gradient_in_one_pass_is_autograds(
     x = torch.randn(2, 5, 42 if call is not _queries else 3 * 12)
     cos, sin = (t.to(DEVICE) for t in tables(5, 3))
     exact = x.double().requires_grad_()
-    monkeypatch.setattr(projections, "one_pass", lambda _: False)
+    for rule in ("one_pass", "whole_heads"):
+        monkeypatch.setattr(projections, rule, lambda *_: False)
     want = call(exact, cos.cpu(), sin.cpu())
     weight = torch.randn_like(want)
     (d_want,) = torch.autograd.grad(want, exact, weight)
     x = x.to(DEVICE).requires_grad_()
-    monkeypatch.setattr(projections, "one_pass", lambda _: True)
+    for rule in ("one_pass", "whole_heads"):
+        monkeypatch.setattr(projections, rule, lambda *_: True)
     run = call
     if how == "compiled":
         torch._dynamo.reset()

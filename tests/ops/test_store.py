@@ -72,6 +72,28 @@ def test_rotate_query(dtype: torch.dtype, per_row: bool) -> None:
     torch.testing.assert_close(got[..., 5:], rotate_reference(turning, cos, sin))
 
 
+def test_without_a_position_everything_is_written(dtype: torch.dtype) -> None:
+    q, k, v = (torch.randn(3, 4, n, 6).to(dtype) for n in (4, 2, 2))
+    angles = torch.randn(4, 3)
+    cos, sin = angles.cos(), angles.sin()
+    keys, values = torch.zeros_like(k), torch.zeros_like(v)
+    joint = torch.cat([t.flatten(-2) for t in (q, k, v)], dim=-1)
+    got = rotate_store(joint, cos, sin, keys, values)
+    torch.testing.assert_close(got, rotate_reference(q, cos, sin))
+    torch.testing.assert_close(keys, rotate_reference(k, cos, sin))
+    assert torch.equal(values, v)
+
+    latent, key = torch.randn(3, 4, 5).to(dtype), torch.randn(3, 4, 6).to(dtype)
+    query, norm = torch.randn(3, 4, 7).to(dtype), RMSNorm(5).to(dtype)
+    c_kv, k_rope = torch.zeros_like(latent), torch.zeros_like(key)
+    down = torch.cat((query, latent, key), dim=-1)
+    pairs = (torch.ones(7, dtype=dtype), 1e-6), (norm.weight.detach(), norm.eps)
+    got = store_latent(down, *pairs, cos, sin, c_kv, k_rope)
+    torch.testing.assert_close(got, RMSNorm(7).to(dtype)(query))
+    torch.testing.assert_close(c_kv, norm(latent))
+    torch.testing.assert_close(k_rope, rotate_reference(key.unsqueeze(2), cos, sin).squeeze(2))
+
+
 def test_caches_keep_their_dtype() -> None:
     cos, sin = tables(False, 2)
     k, v = torch.zeros(3, 2, 1, 4).bfloat16(), torch.zeros(3, 2, 1, 4).half()
@@ -94,12 +116,12 @@ class OnCuda:
         return self.step
 
 
-def test_kernels_serve_one_token_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_serve_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(rows, "HAS_TRITON", True)
     x, cache = OnCuda(2, 1, 8), OnCuda(2, 5, 8)
     assert store_backend(x, stores=(cache,)) == "triton"
-    assert store_backend(OnCuda(2, 2, 8), stores=(cache,)) == "plain"
+    assert store_backend(OnCuda(2, 2, 8), stores=(cache,)) == "triton"  # a prompt
     assert store_backend(x, stores=(OnCuda(2, 5, 8, step=2),)) == "plain"
     assert store_backend(x, stores=(OnCuda(2, 5, 8, dtype=torch.float64),)) == "plain"
     assert store_backend(x, torch.randn(2), stores=(cache,)) == "plain"

@@ -43,19 +43,19 @@ def test_no_number_is_made_up_for_other_names(name: str) -> None:
     assert stated_flops(name, "bf16") is None
 
 
-def test_the_dtype_decides_which_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_precision_decides_which_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     gpu = torch.device("cuda:0")
-    half, bf16 = peak_flops(gpu, torch.float16), peak_flops(gpu, torch.bfloat16)
+    half, bf16 = peak_flops(gpu, "fp16"), peak_flops(gpu, "bf16")
     assert half == bf16 == 989.4e12
-    for precision, rate in (("highest", 66.9e12), ("high", 494.7e12)):
-        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda p=precision: p)
-        assert peak_flops(gpu, torch.float32) == pytest.approx(rate)
+    for allowed, rate in (("highest", 66.9e12), ("high", 494.7e12)):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda p=allowed: p)
+        assert peak_flops(gpu, "fp32") == pytest.approx(rate)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    assert peak_flops(gpu, torch.bfloat16) is None
-    assert peak_flops(gpu, torch.float16) == 65e12
-    assert peak_flops(gpu, torch.float32) == pytest.approx(8.1e12)  # no TF32 unit
+    assert peak_flops(gpu, "bf16") is None
+    assert peak_flops(gpu, "fp16") == 65e12
+    assert peak_flops(gpu, "fp32") == pytest.approx(8.1e12)  # no TF32 unit
 
 
 def test_a_cpu_has_no_stated_rate() -> None:
-    assert peak_flops(torch.device("cpu"), torch.float32) is None
+    assert peak_flops(torch.device("cpu"), "fp32") is None

@@ -38,6 +38,36 @@ def test_overrides_reach_every_level(tiny: Recipe) -> None:
         configure(tiny, None, ["optim.lr_rate=1"])
 
 
+def test_evaluation_and_trackers_are_chosen_from_outside(tiny: Recipe) -> None:
+    words = [
+        "log_to=tensorboard,wandb",
+        "eval_loops=1,8",
+        "eval_prompts=To be, or",
+        "eval_samples=1",
+    ]
+    found = configure(tiny, None, words)
+    assert found.log_to == ("tensorboard", "wandb")
+    assert (found.eval_loops, found.eval_prompts) == ((1, 8), ("To be, or",))
+    assert from_plain(Recipe, to_plain(found)) == found
+    with pytest.raises(ConfigError, match="log_to"):
+        configure(tiny, None, ["log_to=tensorbord"])
+    with pytest.raises(ConfigError, match="did you mean 'tensorboard'"):
+        replace(tiny, log_to=("tensorbord",))  # type: ignore[arg-type]
+    for bad in ({"eval_loops": (0,)}, {"eval_tokens": 0}, {"eval_samples": -1}):
+        with pytest.raises(ConfigError, match=next(iter(bad))):
+            replace(tiny, **bad)  # type: ignore[arg-type]
+
+
+def test_a_mixture_is_chosen_from_outside(tiny: Recipe) -> None:
+    words = ["data.mixture={runs/a.b: 0.7, c: 2}", "data.document_mask=yes"]
+    found = configure(tiny, None, words)
+    assert found.data.mixture == {"runs/a.b": 0.7, "c": 2.0}
+    assert found.data.document_mask
+    assert from_plain(Recipe, to_plain(found)) == found
+    with pytest.raises(ConfigError, match=r"data\.mixture"):
+        configure(tiny, None, ["data.mixture={a: much}"])
+
+
 def test_the_engine_is_chosen_from_outside(tiny: Recipe) -> None:
     assert tiny.engine == EngineConfig(precision="fp32", compile=False, checkpoint=False)
     words = ["engine.precision=bf16", "engine.checkpoint=yes", "depth.backprop_loops=2"]
@@ -80,6 +110,10 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (DataConfig, {"kind": "sums", "task": {"modulus": 1}}, r"data\.task: modulus is 1"),
     (DataConfig, {"kind": "pointer", "layout": "joined"}, r"data\.task: layout .* mean 'joint'"),
     (DataConfig, {"validation_share": 1.0}, r"data\.validation_share is 1\.0"),
+    (DataConfig, {"mixture": {"a": -1.0}}, r"data\.mixture of 'a' is -1\.0"),
+    (DataConfig, {"mixture": {"a": 0.0}}, r"data\.mixture has no weight above 0"),
+    (DataConfig, {"document_mask": 1}, r"data\.document_mask is True or False, not 1"),
+    (DataConfig, {"overlong": "drop"}, r"data\.overlong is 'drop'; .*'cut' or 'refuse'"),
     (DepthConfig, {"min": 0}, r"depth\.min is 0"),
     (DepthConfig, {"min": 5, "max": 4}, r"depth\.max is 4; it must be at least 5"),
     (DepthConfig, {"mean": 2.5}, r"depth\.mean is 2\.5.*whole number"),

@@ -36,4 +36,6 @@ def test_a_step_on_every_task_runs_and_is_judged(name: str, tmp_path: Path, part
     found = train(recipe, tmp_path / "run", evaluators=evaluators, parts=parts)
     assert found.status == "finished"
     assert found.evaluation is not None
-    assert len(found.evaluation.values) == 2 * len(evaluators) >= 4
+    names = {name.partition("/")[2] for name in found.evaluation.values}
+    assert {"accuracy", "loss"} <= names
+    assert len(evaluators) >= 2

@@ -1,7 +1,6 @@
 import os
 import resource
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,34 +10,35 @@ from open_mythos.config.budget import training_flops_per_token
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import usage as module
 from open_mythos.train.recipe import Recipe
-from open_mythos.train.usage import forget_memory, memory_used, usage
+from open_mythos.train.usage import Work, forget_memory, memory_used, usage
 
 
 CPU = torch.device("cpu")
-TOOK: dict[str, Any] = {"backprop_loops": 2, "seconds": 2.0, "waited": 0.5}
+TOOK = (2.0, 0.5)
 
 
 def test_rows_of_different_depths_cost_what_each_costs(
     tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "peak_flops", lambda device, dtype: 1e6)
+    monkeypatch.setattr(module, "peak_flops", lambda device, precision: 1e6)
     model, depths = OpenMythos(tiny.model), [1, 4, 4, 7]
-    found = usage(model, positions=4 * 6, length=6, depths=depths, **TOOK)
+    work = Work(positions=4 * 6, length=6, depths=depths, backprop_loops=2)
+    found = usage(model, work, *TOOK)
     flops = sum(6 * training_flops_per_token(tiny.model, n, 6, 2) for n in depths)
     assert found["flops_per_second"] == pytest.approx(flops / 2.0)
     assert found["mfu"] == pytest.approx(flops / 2.0 / 1e6)
     assert (found["tokens_per_second"], found["seconds"], found["waited"]) == (12.0, 2.0, 0.5)
     monkeypatch.setattr(module, "devices", lambda: 4)
-    shared = usage(model, positions=4 * 6, length=6, depths=depths, **TOOK)
+    shared = usage(model, work, *TOOK)
     assert shared["mfu"] == pytest.approx(found["mfu"] / 4)
     assert shared["flops_per_second"] == found["flops_per_second"]
 
 
 def test_what_is_not_known_is_left_out(tiny: Recipe) -> None:
-    sizes: dict[str, Any] = {"positions": 8, "length": 4, "depths": [2], **TOOK}
-    assert usage(OpenMythos(tiny.model), **sizes)["mfu"] is None  # a CPU
-    assert "flops_per_second" not in usage(nn.Linear(2, 2), **sizes)  # a foreign network
-    assert usage(nn.Identity(), **sizes).keys() == {"tokens_per_second", "seconds", "waited"}
+    work = Work(positions=8, length=4, depths=[2])
+    assert usage(OpenMythos(tiny.model), work, *TOOK)["mfu"] is None  # a CPU
+    assert "flops_per_second" not in usage(nn.Linear(2, 2), work, *TOOK)  # a foreign network
+    assert usage(nn.Identity(), work, *TOOK).keys() == {"tokens_per_second", "seconds", "waited"}
 
 
 @pytest.mark.skipif(not module.PROCESS_FILE.is_file(), reason="no /proc here")

@@ -21,6 +21,7 @@ from open_mythos.ops.backend import HAS_FLASH, ExpertsBackend
 
 # Run every expert on every token, or one token at a time: not for measuring.
 DEFINITIONS = ("dense", "reference", "gathered")
+ON_A_CPU = ("blocks",)
 BACKWARD_OVER_FORWARD = 2.5  # attention computes its scores again: five products against two
 KERNELS = (
     SDPBackend.CUDNN_ATTENTION,
@@ -37,7 +38,7 @@ def moe(setting: Setting) -> list[Case]:
     found = [
         Case(backend, backend, _layer(setting, cfg, backend), seconds=5)
         for backend in get_args(ExpertsBackend)
-        if backend not in DEFINITIONS
+        if backend not in DEFINITIONS and (setting.device.type == "cpu" or backend not in ON_A_CPU)
     ]
     if setting.compile:
         compiled = _layer(setting, cfg, "auto", compiled=True)

@@ -1,6 +1,6 @@
 """What every attention layer of a call shares: positions and who may look where."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,15 @@ class AttentionContext:
     mask: Tensor | None = None
     lengths: Tensor | None = None
     starts: Tensor | None = None
+
+    def last(self, count: int) -> "AttentionContext":
+        """That of the last `count` of the new positions, which see all they saw among the others.
+
+        Not for fixed shapes, where there is one new position.
+        """
+        assert self.lengths is None
+        mask = None if self.mask is None else self.mask[..., -count:, :]
+        return replace(self, rotary=self.rotary.last(count), mask=mask)
 
 
 def padding_mask(valid: Tensor, length: int) -> Tensor:

@@ -13,16 +13,23 @@ from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static
 from open_mythos.ops.projections import turn_qkv
+from open_mythos.ops.rows import rows_backend
 from open_mythos.ops.store import rotate_store
 
 
 class GQAttention(HasParts):
-    """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width."""
+    """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width.
+
+    Attributes:
+        heads: Query heads in this process.
+        kv_heads: Key/value heads in this process.
+    """
 
     def __init__(self, cfg: MythosConfig) -> None:
         """Use dim, n_heads, n_kv_heads and dropout of `cfg`."""
         super().__init__()
         self.cfg = cfg
+        self.heads, self.kv_heads = cfg.n_heads, cfg.n_kv_heads
         d = cfg.head_dim
         self.wqkv = FusedLinear(
             cfg.dim, {"q": cfg.n_heads * d, "k": cfg.n_kv_heads * d, "v": cfg.n_kv_heads * d}
@@ -47,13 +54,25 @@ class GQAttention(HasParts):
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, d), and the entries k, v (B, T, K, d) that a cache keeps."""
         joint = self.wqkv.joined(x)
-        heads, kv_heads = self.cfg.n_heads, self.cfg.n_kv_heads
-        q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, heads, kv_heads)
+        q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, self.heads, self.kv_heads)
         return q, {"k": k, "v": v}
+
+    def entries(self, x: Tensor, rotary: Rotary) -> Entries:
+        """What a cache keeps alone, where not every position asks a query."""
+        k, v = self.wqkv.rest("k", x).unflatten(-1, (-1, self.cfg.head_dim)).chunk(2, dim=2)
+        return {"k": rotary.turn(k), "v": v}
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
         return rotary.turn(self.wqkv.only("q", x).unflatten(-1, (-1, self.cfg.head_dim)))
+
+    def fills(self, x: Tensor) -> bool:
+        """Whether entries are written where a cache keeps them, not formed first and copied."""
+        return rows_backend(x) == "triton"
+
+    def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
+        """Queries (B, T, H, d); the entries of the T positions go into `room`."""
+        return rotate_store(self.wqkv.joined(x), rotary.cos, rotary.sin, room["k"], room["v"])
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""

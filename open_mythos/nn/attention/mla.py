@@ -16,8 +16,9 @@ from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import patched
 from open_mythos.ops.attend import attend
-from open_mythos.ops.decode import attend_static_latent
-from open_mythos.ops.projections import turn_queries
+from open_mythos.ops.decode import attend_static_latent, has_kernel
+from open_mythos.ops.projections import join_keys, turn_queries
+from open_mythos.ops.rows import rows_backend
 from open_mythos.ops.store import rotate_query, store_latent
 
 
@@ -44,6 +45,10 @@ class MLAttention(HasParts):
     training and prompts) and absorbed (kv_up folded into query and output, for decoding). The
     cache holds kv_lora_rank + qk_rope_head_dim numbers per token: the latent after its norm and
     one rotated key shared by all heads.
+
+    Attributes:
+        heads: Heads in this process.
+        form: Which of the two; "auto" takes the cheaper.
     """
 
     form: Form = "auto"
@@ -52,6 +57,7 @@ class MLAttention(HasParts):
         """Use the MLA fields of `cfg`."""
         super().__init__()
         self.cfg = cfg
+        self.heads = cfg.n_heads
         heads, nope, rope = cfg.n_heads, cfg.qk_nope_head_dim, cfg.qk_rope_head_dim
         self.down = FusedLinear(cfg.dim, {"q": cfg.q_lora_rank, "kv": cfg.kv_lora_rank + rope})
         self.q_norm = RMSNorm(cfg.q_lora_rank)
@@ -88,21 +94,55 @@ class MLAttention(HasParts):
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, nope + rope), and the entries c_kv (B, T, r), k_rope (B, T, rope)."""
         q_latent, kv = self.down(x)
+        entries = self._keep(kv, rotary)
+        return self._raise(q_latent, rotary), entries
+
+    def entries(self, x: Tensor, rotary: Rotary) -> Entries:
+        """What a cache keeps alone, where not every position asks a query."""
+        return self._keep(self.down.only("kv", x), rotary)
+
+    def _keep(self, kv: Tensor, rotary: Rotary) -> Entries:
+        """(B, T, r + rope) -> the normed latent, and the key that all heads share, rotated."""
         latent, key = kv.split([self.cfg.kv_lora_rank, self.cfg.qk_rope_head_dim], dim=-1)
-        entries = {
+        return {
             "c_kv": self.kv_norm(latent),
             "k_rope": rotary.turn(key.unsqueeze(2)).squeeze(2),
         }
-        return self._raise(q_latent, rotary), entries
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
         return self._raise(self.down.only("q", x), rotary)
 
+    def fills(self, x: Tensor) -> bool:
+        """Whether entries are written where a cache keeps them, not formed first and copied."""
+        looked_at = patched(self.q_norm) or patched(self.kv_norm)
+        return rows_backend(x) == "triton" and not looked_at
+
+    def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
+        """Queries (B, T, H, nope + rope); the entries of the T positions go into `room`."""
+        q_latent = self._store(x, rotary, room, None)
+        return self._turned(self.q_up.joined(q_latent), rotary)
+
+    def _store(self, x: Tensor, rotary: Rotary, room: Entries, position: Tensor | None) -> Tensor:
+        """The normed query latent (B, T, q_lora_rank); the entries go into `room`."""
+        return store_latent(
+            self.down.joined(x),
+            (self.q_norm.weight, self.q_norm.eps),
+            (self.kv_norm.weight, self.kv_norm.eps),
+            rotary.cos,
+            rotary.sin,
+            room["c_kv"],
+            room["k_rope"],
+            position,
+        )
+
     def _raise(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
         """(B, T, q_lora_rank) -> queries (B, T, H, nope + rope), the last part rotated."""
-        joint = self.q_up.joined(self.q_norm(q_latent))
-        heads, still = self.cfg.n_heads, self.cfg.qk_nope_head_dim
+        return self._turned(self.q_up.joined(self.q_norm(q_latent)), rotary)
+
+    def _turned(self, joint: Tensor, rotary: Rotary) -> Tensor:
+        """Both parts of all heads -> queries (B, T, H, nope + rope), the last part rotated."""
+        heads, still = self.heads, self.cfg.qk_nope_head_dim
         return turn_queries(joint, rotary.cos, rotary.sin, heads, still)
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
@@ -119,10 +159,9 @@ class MLAttention(HasParts):
 
     def _expanded(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """K = [kv_up_k(c) | k_rope for every head], v = kv_up_v(c)."""
-        kv = self.kv_up(seen["c_kv"]).unflatten(-1, (self.cfg.n_heads, -1))
-        k, v = kv.split([self.cfg.qk_nope_head_dim, self.cfg.v_head_dim], dim=-1)
-        shared = seen["k_rope"].unsqueeze(2).expand(*k.shape[:3], -1)
-        return self._attend(q, torch.cat((k, shared), dim=-1), v, context)
+        joint, heads = self.kv_up(seen["c_kv"]), self.heads
+        k, v = join_keys(joint, seen["k_rope"], heads, self.cfg.qk_nope_head_dim)
+        return self._attend(q, k, v, context)
 
     def _absorbed(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """(q W_k) . c instead of q . (W_k c), and W_v (sum a c) instead of sum a (W_v c)."""
@@ -130,10 +169,16 @@ class MLAttention(HasParts):
         up_k, up_v = self._ups(q.dtype)
         nope, turned = q.split([cfg.qk_nope_head_dim, cfg.qk_rope_head_dim], dim=-1)
         latent_q = torch.einsum("bthn,hnr->bthr", nope, up_k)
-        query = torch.cat((latent_q, turned), dim=-1)
-        if context.lengths is not None:
+        query, lengths = torch.cat((latent_q, turned), dim=-1), context.lengths
+        if (
+            lengths is None
+            and context.mask is None
+            and has_kernel(query, seen["c_kv"], seen["k_rope"])
+        ):  # one query of a growing cache or of a prompt's last block: it sees every key
+            lengths = q.new_full(q.shape[:1], seen["c_kv"].shape[1], dtype=torch.int64)
+        if lengths is not None:
             latent = attend_static_latent(
-                query, seen["c_kv"], seen["k_rope"], context.lengths, context.starts, self.scale
+                query, seen["c_kv"], seen["k_rope"], lengths, context.starts, self.scale
             )
         else:
             keys = torch.cat((seen["c_kv"], seen["k_rope"]), dim=-1).unsqueeze(2)
@@ -158,18 +203,8 @@ class MLAttention(HasParts):
             q, new = self.project(x, context.rotary)
             return self.mix(q, slot.extend(new), context)
         cfg, tables, store = self.cfg, context.rotary, slot.store
-        q_latent = store_latent(
-            self.down.joined(x),
-            (self.q_norm.weight, self.q_norm.eps),
-            (self.kv_norm.weight, self.kv_norm.eps),
-            tables.cos,
-            tables.sin,
-            store["c_kv"],
-            store["k_rope"],
-            slot.position,
-        )
-        joint = self.q_up.joined(q_latent)
-        nope = joint[..., : cfg.n_heads * cfg.qk_nope_head_dim].unflatten(-1, (cfg.n_heads, -1))
+        joint = self.q_up.joined(self._store(x, tables, store, slot.position))
+        nope = joint[..., : self.heads * cfg.qk_nope_head_dim].unflatten(-1, (self.heads, -1))
         up_k, up_v = self._ups(joint.dtype)
         query = rotate_query(
             torch.einsum("bthn,hnr->bthr", nope, up_k), joint, tables.cos, tables.sin
@@ -182,7 +217,7 @@ class MLAttention(HasParts):
 
     def _ups(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Per head, kv_up's key part (H, nope, r) and value part (H, v, r): views."""
-        up = self.kv_up.weight.to(dtype).unflatten(0, (self.cfg.n_heads, -1))
+        up = self.kv_up.weight.to(dtype).unflatten(0, (self.heads, -1))
         key, value = up.split([self.cfg.qk_nope_head_dim, self.cfg.v_head_dim], dim=1)
         return key, value
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from open_mythos.errors import InputError
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.watched import patched
+from open_mythos.ops.few import onto, overwritable
 
 
 def loop_signals(
@@ -75,9 +76,14 @@ class LoRAAdapter(nn.Module):
         return delta
 
     def onto(self, x: Tensor, scale: Tensor) -> Tensor:
-        """The sum of x and its correction (B, S, dim), taken by the product itself."""
+        """The sum of x and its correction (B, S, dim), taken by the product itself.
+
+        `x` is overwritten where no gradient is asked for: it must be the caller's own.
+        """
         if patched(self):
             watched: Tensor = x + self(x, scale=scale)
             return watched
         narrow = (self.down(x) * scale).flatten(0, -2)
+        if overwritable(x, narrow, self.B):
+            return onto(x, narrow, self.B)
         return torch.addmm(x.flatten(0, -2), narrow, self.B).view(x.shape)

@@ -1,1 +1,1 @@
-"""Mixture of experts: who is picked (router), how picks are kept even (balance), and the layer."""
+"""Mixture of experts: how picks are kept even (balance), and the layer."""

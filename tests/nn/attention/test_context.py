@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from open_mythos.errors import ShapeError
-from open_mythos.nn.attention.context import legacy_context, padding_mask
-from open_mythos.nn.rotary import precompute_rope_freqs
+from open_mythos.nn.attention.context import AttentionContext, legacy_context, padding_mask
+from open_mythos.nn.rotary import precompute_rope_freqs, rotary
 
 
 @given(keys=st.integers(1, 6), data=st.data())
@@ -24,6 +24,22 @@ def test_padding_hides_padded_keys_from_everybody_but_themselves(
             for j in range(keys):
                 want = bool(valid[b, j]) or j == keys - length + i
                 assert bool(mask[b, 0, i, j]) == want
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_the_last_positions_keep_their_angles_and_what_they_see(per_row: bool) -> None:
+    where = torch.tensor([[5, 6, 7], [0, 1, 2]]) if per_row else torch.arange(3)
+    mask = torch.rand(2, 1, 3, 4) < 0.5
+    context = AttentionContext(rotary(where, 4, 100.0), causal=False, mask=mask)
+    for count in (1, 2, 3):
+        last = context.last(count)
+        assert not last.causal
+        assert last.mask is not None
+        assert torch.equal(last.mask, mask[:, :, 3 - count :])
+        want = rotary(where[..., 3 - count :], 4, 100.0)
+        assert torch.equal(last.rotary.cos, want.cos)
+        assert torch.equal(last.rotary.sin, want.sin)
+    assert AttentionContext(context.rotary).last(1).mask is None
 
 
 def test_a_hand_made_context_is_not_causal_by_itself() -> None:

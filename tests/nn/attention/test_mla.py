@@ -178,3 +178,17 @@ def test_one_query_against_a_whole_room_of_keys(
             continue
         want = attn.mix(newest[row : row + 1], seen, AttentionContext(turns))
         torch.testing.assert_close(got[row], want[0], rtol=1e-9, atol=1e-9)
+
+
+def test_entries_alone_are_those_of_project(
+    tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any]
+) -> None:
+    cfg = tiny_config(attn_type="mla")
+    attn = randomised(MLAttention(cfg).double())
+    x = torch.randn(2, 5, cfg.dim, dtype=torch.float64)
+    turns = rotary(torch.arange(3, 8), cfg.rope_dim, cfg.rope_theta)
+    _, want = attn.project(x, turns)
+    got = attn.entries(x, turns)
+    assert list(got) == list(want)
+    for name, tensor in want.items():
+        torch.testing.assert_close(got[name], tensor, rtol=1e-9, atol=1e-9)

@@ -63,3 +63,16 @@ def test_loops_differ_at_the_start_and_past_the_table_they_do_not() -> None:
         assert not torch.allclose(lora(x, t), lora(x, t + 1), rtol=1e-3, atol=0)
     assert torch.equal(lora(x, 2), lora(x, 3))
     assert torch.equal(lora(x, 2), lora(x, 1000))
+
+
+def test_onto_is_the_sum_and_takes_the_room_of_its_input_without_a_gradient() -> None:
+    lora = LoRAAdapter(6, 3, 4).double()
+    x, scale = torch.randn(2, 5, 6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    before = x.clone()
+    want = x + lora(x, scale=scale)
+    torch.testing.assert_close(lora.onto(x, scale), want)
+    assert torch.equal(x, before)
+    with torch.no_grad():
+        got = lora.onto(x, scale)
+    torch.testing.assert_close(got, want)
+    assert got.data_ptr() == x.data_ptr()

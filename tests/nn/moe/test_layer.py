@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.moe.layer import MoEFFN
-from open_mythos.nn.moe.router import route
+from open_mythos.ops.routing import route
 
 
 def by_definition(ffn: MoEFFN, x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,12 @@ import pytest
 import torch
 from hypothesis import assume, given, strategies as st
 
-from open_mythos.nn.moe.router import route
+from open_mythos.ops import routing
+from open_mythos.ops.backend import HAS_TRITON
+from open_mythos.ops.routing import route, route_plain, routes_backend
+
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @st.composite
@@ -91,3 +96,40 @@ def test_the_gradient_reaches_the_logits_and_not_the_bias() -> None:
     assert logits.grad is not None
     assert logits.grad.abs().sum() > 0
     assert bias.grad is None
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
+# torch 2.13, inside its compiler.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("how", ["eager", "compiled"])
+def test_kernels_give_the_plain_routing_and_its_gradient(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = torch.randn(30, 6, device=DEVICE, requires_grad=True)
+    bias, slope = torch.randn(6, device=DEVICE), torch.randn(30, 2, device=DEVICE)
+    want = route_plain(logits, bias, 2)
+    (d_want,) = torch.autograd.grad(want.weights, logits, slope)
+    monkeypatch.setattr(routing, "routes_backend", lambda *_: "triton")
+    call = route
+    if how == "compiled":
+        torch._dynamo.reset()
+        call = torch.compile(route, backend="aot_eager", fullgraph=True)
+    got = call(logits, bias, 2)
+    assert torch.equal(got.ids, want.ids)
+    assert torch.equal(got.load, want.load)
+    for name in ("order", "inverse", "ends"):
+        assert torch.equal(getattr(got.plan, name), getattr(want.plan, name))
+    torch.testing.assert_close(got.weights, want.weights)
+    (d_got,) = torch.autograd.grad(got.weights, logits, slope)
+    torch.testing.assert_close(d_got, d_want)
+
+
+def test_a_cpu_and_float64_take_the_plain_way() -> None:
+    logits, bias = torch.zeros(2, 3), torch.zeros(3)
+    assert routes_backend(logits, bias) == "plain"
+    if torch.cuda.is_available() and HAS_TRITON:
+        there, theirs = logits.cuda(), bias.cuda()
+        assert routes_backend(there, theirs) == "triton"
+        assert routes_backend(there, bias) == "plain"
+        assert routes_backend(there.double(), theirs) == "plain"
+        assert routes_backend(there.expand(2, 3), theirs.double()) == "plain"
