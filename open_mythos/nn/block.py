@@ -1,5 +1,6 @@
 """TransformerBlock: two residual lines around attention and feed-forward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -140,3 +141,13 @@ class TransformerBlock(nn.Module):
         x = x + self.drop(mixed)
         out: Tensor = x + self.drop(self.ffn(self.ffn_norm(x)))
         return out
+
+
+def run_blocks(
+    blocks: nn.ModuleList, x: Tensor, context: AttentionContext, slots: Sequence[LayerCache] | None
+) -> Tensor:
+    """The stream (B, T, dim) after one block after the other, each with its cache."""
+    for i, block in enumerate(blocks):
+        assert isinstance(block, TransformerBlock)
+        x, _ = block.run(x, context, None if slots is None else slots[i])
+    return x

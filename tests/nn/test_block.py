@@ -8,7 +8,7 @@ import torch
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.context import AttentionContext
-from open_mythos.nn.block import Frozen, TransformerBlock
+from open_mythos.nn.block import Frozen, TransformerBlock, run_blocks
 from open_mythos.nn.rotary import precompute_rope_freqs, rotary
 
 
@@ -95,3 +95,14 @@ def test_dropout_acts_on_both_lines_in_training_only(
     x, freqs = torch.randn(1, 4, cfg.dim), precompute_rope_freqs(cfg.rope_dim, 4)
     assert not torch.equal(block.train()(x, freqs), block(x, freqs))
     assert torch.equal(block.eval()(x, freqs), block(x, freqs))
+
+
+def test_blocks_run_one_after_the_other(tiny_config: Callable[..., MythosConfig]) -> None:
+    cfg = tiny_config()
+    blocks = torch.nn.ModuleList(TransformerBlock(cfg) for _ in range(3))
+    x = torch.randn(2, 5, cfg.dim)
+    context = AttentionContext(rotary(torch.arange(5), cfg.rope_dim, cfg.rope_theta))
+    want = x
+    for block in blocks:
+        want = block.run(want, context)[0]
+    assert torch.equal(run_blocks(blocks, x, context, None), want)
