@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from open_mythos.config.overrides import configure, to_plain
 from open_mythos.eval.evaluators import standard_evaluators
 from open_mythos.nn.moe.balance import dead_experts, load_entropy, load_peak
+from open_mythos.train.build import build_model, find_device
 from open_mythos.train.environment import environment
 from open_mythos.train.presets import small
 from open_mythos.train.recipe import DataConfig, DepthConfig, OptimConfig, Recipe
 from open_mythos.train.sources import build_sources
-from open_mythos.train.trainer import Parts, build_model, find_device, train
+from open_mythos.train.trainer import Parts, train
 
 
 FAVOURED = 4

@@ -7,6 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from open_mythos import __version__
+from open_mythos.cli.data import app as data
+from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
 
 
@@ -35,6 +37,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(data, name="data")
+app.add_typer(tokenizer, name="tokenizer")
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -53,7 +58,11 @@ Device = Annotated[
 ]
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
-STARTS: dict[Resume | None, str] = {None: "new", "auto": "auto", "only": "resume"}
+STARTS: dict[Resume | None, Literal["new", "auto", "resume"]] = {
+    None: "new",
+    "auto": "auto",
+    "only": "resume",
+}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -182,6 +191,26 @@ def sweep(
         device=device,
         as_json=as_json,
     )
+
+
+@app.command()
+def plot(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture: .png, .svg or .pdf; default: curves.png in the folder of a single run, "
+            "or here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Draw the curves of one or more runs, and their loss at every depth."""
+    from open_mythos.cli.plot import run
+
+    run(runs=runs, out=out)
 
 
 @app.command()

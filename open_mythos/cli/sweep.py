@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from open_mythos.cli.opening import Opened, open_checkpoint
+from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.corpus import corpus_text, encode_corpus
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.windows import TokenWindows
@@ -32,7 +33,7 @@ def run(
     opened = open_checkpoint(checkpoint, device)
     held_out = _windows(opened, str(text)) if text is not None else _own_data(opened)
     found: LoopCurve | DepthMap
-    if isinstance(held_out, TokenWindows):
+    if isinstance(held_out, TokenWindows | ChatRows):
         found = text_curve(opened, held_out, loops, batches)
     else:
         found = task_map(opened, held_out, loops, batches)
@@ -64,9 +65,9 @@ def _windows(opened: Opened, corpus: str) -> TokenWindows:
 
 
 def text_curve(
-    opened: Opened, windows: TokenWindows, loops: Sequence[int], batches: int
+    opened: Opened, windows: TokenWindows | ChatRows, loops: Sequence[int], batches: int
 ) -> LoopCurve:
-    """Loss on the first batches of a text, at every depth."""
+    """Loss on the first batches of a text, or of conversations, at every depth."""
     return sweep(
         opened.model,
         loops,

@@ -24,12 +24,15 @@ class Batch:
             is next-token prediction, IGNORE where nothing is scored.
         n_loops: Loops that the task asks for, or None where the depth sampler decides.
         level: Difficulty of these rows where a curriculum mixes several; 0 where it does not.
+        documents: (B, S) int64; which of its row's documents each position belongs to, counted
+            from 0, where positions may look at their own document only. None: at the whole row.
     """
 
     ids: Tensor
     targets: Tensor
     n_loops: int | None = None
     level: int = 0
+    documents: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.targets.shape:
@@ -41,6 +44,14 @@ class Batch:
             raise InputError(
                 f"ids and targets are int64, not {self.ids.dtype} and {self.targets.dtype}"
             )
+        documents = self.documents
+        if documents is not None and documents.shape != self.ids.shape:
+            raise ShapeError(
+                f"documents {tuple(documents.shape)} and ids {tuple(self.ids.shape)} must be of "
+                "one shape"
+            )
+        if documents is not None and documents.dtype != torch.int64:
+            raise InputError(f"documents are int64, not {documents.dtype}")
         if self.n_loops is not None and self.n_loops < 1:
             raise InputError(f"n_loops is {self.n_loops}; it must be at least 1, or None")
 
@@ -62,7 +73,8 @@ class Batch:
                 rows = rows.pin_memory()  # from pageable memory the copy would wait for the device
             return rows.to(device, non_blocking=True)
 
-        return replace(self, ids=moved(self.ids), targets=moved(self.targets))
+        documents = None if self.documents is None else moved(self.documents)
+        return replace(self, ids=moved(self.ids), targets=moved(self.targets), documents=documents)
 
 
 class BatchSource(Protocol):
@@ -75,6 +87,11 @@ class BatchSource(Protocol):
     @property
     def vocab_size(self) -> int:
         """Every id and target lies in [0, vocab_size)."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch; row r of step s is sample number s * batch_size + r."""
         ...
 
     @property
@@ -93,6 +110,7 @@ class BatchSource(Protocol):
                 ranks and passes see the same batch.
 
         Raises:
-            InputError: When step is negative or level lies outside [0, max_level].
+            InputError: When step is negative, level lies outside [0, max_level], or a row outside
+                [0, batch_size).
         """
         ...

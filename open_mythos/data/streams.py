@@ -1,5 +1,6 @@
 """Random streams that depend on nothing but numbers the caller names: seed, purpose and step."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -18,6 +19,8 @@ class Purpose(IntEnum):
     EVALUATION = 1
     SPLIT = 2
     DEPTH = 3
+    ORDER = 8
+    MIXTURE = 9
     WORLD = 16  # facts that training and evaluation share
     ROW_DEPTH = 20
     READS = 21
@@ -65,6 +68,21 @@ def require_whole(name: str, value: int, least: int = 1) -> None:
         raise InputError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
     if value < least:
         raise InputError(f"{name} is {value}; it must be at least {least}")
+
+
+def require_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
+    """The rows asked for, all of them for None.
+
+    Raises:
+        InputError: On a row that a batch of this size does not have.
+    """
+    if rows is None:
+        return range(batch_size)
+    for row in rows:
+        require_whole("row", row, least=0)
+        if row >= batch_size:
+            raise InputError(f"row {row} is asked for; a batch has rows 0 to {batch_size - 1}")
+    return rows
 
 
 def require_level(level: int, max_level: int) -> None:

@@ -90,13 +90,33 @@ def run_experts(  # noqa: PLR0913 -- the tensors of a layer
     plan = plan_experts(ids, gate_up.shape[0]) if plan is None else plan
     if chosen == "fused":
         return _fused(x, weights, plan, gate_up, down, extra)
-    rows = _Scatter.apply(x, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    rows = rows_at_places(x, plan)
     # The weight enters before `down`, so that the way back to the tokens is a plain sum.
-    share = _Scatter.apply(weights.to(x.dtype).view(-1, 1), plan.order, plan.inverse, 1)  # type: ignore[no-untyped-call]
+    share = shares_at_places(weights.to(x.dtype), plan)
     mixed = (_grouped if chosen == "grouped" else _loop)(rows, share, plan, gate_up, down)
-    out: Tensor = _Gather.apply(mixed, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
-    out = out.to(x.dtype)  # under autocast the products are narrower than the stream
+    # Under autocast the products are narrower than the stream.
+    out = sums_at_tokens(mixed, plan).to(x.dtype)
     return out if extra is None else out + extra
+
+
+def rows_at_places(x: Tensor, plan: Plan) -> Tensor:
+    """The token (of N, D) of each choice in the order of the experts: (N * k, D)."""
+    rows: Tensor = _Scatter.apply(x, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def shares_at_places(weights: Tensor, plan: Plan) -> Tensor:
+    """The weight (of N, k) of each choice in the order of the experts: (N * k, 1)."""
+    share: Tensor = _Scatter.apply(  # type: ignore[no-untyped-call]
+        weights.view(-1, 1), plan.order, plan.inverse, 1
+    )
+    return share
+
+
+def sums_at_tokens(rows: Tensor, plan: Plan) -> Tensor:
+    """The sum over each token's choices of (N * k, D) in the order of the experts: (N, D)."""
+    out: Tensor = _Gather.apply(rows, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Scatter(torch.autograd.Function):

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.block import TransformerBlock
+from open_mythos.parallel.division import Division
 from open_mythos.parallel.mesh import Mesh
 from open_mythos.parallel.spread import Spread
 
@@ -50,16 +51,22 @@ def distribute(
         ConfigError: If the network cannot be divided over these ranks.
     """
     # Imported late, FSDP2 taking a second and a half: a run of one process needs none of it.
+    from open_mythos.parallel.experts import divide_experts  # noqa: PLC0415 -- see above
     from open_mythos.parallel.sharding import shard  # noqa: PLC0415 -- see above
     from open_mythos.parallel.team import Team, replicate  # noqa: PLC0415 -- see above
 
-    mesh.degrees.fit(model.cfg)
+    degrees = mesh.degrees
+    degrees.fit(model.cfg)
+    divisions: dict[str, Division] = {}
+    if degrees.expert > 1:
+        divisions |= divide_experts(model, mesh.expert)
     apply(model, compiled=compiled, checkpointed=checkpointed)
-    if mesh.degrees.shard == 1 and dtype is None:
+    ddp = None
+    if degrees.shard == degrees.expert == 1 and dtype is None:
         ddp = replicate(model, mesh)
-        return Team(model=model, mesh=mesh, ddp=ddp)
-    shard(model, mesh, dtype)
-    return Team(model=model, mesh=mesh)
+    else:
+        shard(model, mesh, dtype)
+    return Team(model=model, mesh=mesh, divisions=divisions, ddp=ddp)
 
 
 def apply(

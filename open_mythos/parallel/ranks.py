@@ -1,11 +1,11 @@
 """Ranks: which process of how many this one is, and what all of them decide together."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -30,11 +30,14 @@ class Ranks:
         rank: Number of this process, from 0.
         world: Number of processes.
         local_rank: Number of this process among those of its machine.
+        writers: A gloo group of all ranks that only checkpoints use, beside training; None for one
+            process.
     """
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    writers: "dist.ProcessGroup | None" = None
 
     @property
     def first(self) -> bool:
@@ -60,9 +63,28 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def first_does(self, work: Callable[[], T]) -> T:
+        """What `work` gives on the first rank, which alone does it; its error is everybody's."""
+        if self.world == 1:
+            return work()
+        done: tuple[T | None, Exception | None] = (None, None)
+        if self.first:
+            try:
+                done = (work(), None)
+            except Exception as error:  # noqa: BLE001 -- raised on every rank
+                done = (None, error)
+        value, failed = self.told(done)
+        if failed is not None:
+            raise failed
+        return cast(T, value)
+
     def wait(self) -> None:
         """Go on when every rank has come here."""
         self.any(False)
+
+
+# A run of one process.
+ALONE = Ranks()
 
 
 @contextmanager
@@ -80,7 +102,8 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         ConfigError: If the environment names a rank without a world, or a GPU that is not there.
     """
     if dist.is_available() and dist.is_initialized():
-        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get(LOCAL_RANK, "0")))
+        here = int(os.environ.get(LOCAL_RANK, "0"))
+        yield Ranks(dist.get_rank(), dist.get_world_size(), here, dist.new_group(backend="gloo"))
         return
     found = from_environment(os.environ)
     if found.world == 1:
@@ -97,7 +120,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(found.local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
     try:
-        yield found
+        yield replace(found, writers=dist.new_group(backend="gloo"))
     finally:
         dist.destroy_process_group()
 

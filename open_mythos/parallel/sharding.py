@@ -15,6 +15,7 @@ from torch.distributed.fsdp import (
 
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.block import TransformerBlock
+from open_mythos.parallel.experts import ExpertStacks
 from open_mythos.parallel.mesh import Mesh
 
 
@@ -26,9 +27,12 @@ def shard(model: OpenMythos, mesh: Mesh, dtype: torch.dtype | None = None) -> No
     loops; and the rest (embedding, head, last norm). Only dense blocks are let go between forward
     and backward: next to nothing lies between the loop's last turn and its way back.
 
+    Experts that were dealt out are a unit for each of their ranks, divided over those that hold
+    the same ones.
+
     Args:
         model: In float32; on any device, each unit is moved to the mesh's before it is divided.
-        mesh: Its `shards` are used.
+        mesh: Its `shards` and `stacks` are used.
         dtype: What gathered weights, activations and gradients are in; gradients are summed in
             float32 all the same. None computes in the parameters' own dtype.
     """
@@ -39,6 +43,9 @@ def shard(model: OpenMythos, mesh: Mesh, dtype: torch.dtype | None = None) -> No
         reduce_dtype=None if dtype is None else torch.float32,
         cast_forward_inputs=False,  # rotary tables stay in float32; the rest is in `dtype` already
     )
+    for stacks in _stacks(model):
+        fully_shard(stacks, mesh=mesh.stacks, mp_policy=policy, reshard_after_forward=False)
+        _average_over_readers(_unit(stacks), mesh)
     for block in _dense_blocks(model):
         fully_shard(block, mesh=mesh.shards, mp_policy=policy)
         register_fsdp_forward_method(block, "run")
@@ -75,6 +82,21 @@ def release(model: nn.Module) -> None:
 def _dense_blocks(model: OpenMythos) -> list[TransformerBlock]:
     blocks = [*model.prelude, *model.coda]
     return [block for block in blocks if isinstance(block, TransformerBlock)]
+
+
+def _stacks(model: OpenMythos) -> list[ExpertStacks]:
+    return [module for module in model.modules() if isinstance(module, ExpertStacks)]
+
+
+def _average_over_readers(unit: FSDPModule, mesh: Mesh) -> None:
+    """Divide summed gradients by the ranks that read rows, as those of everything else are.
+
+    A rank's experts have seen the tokens of its whole expert group already.
+    """
+    unit.set_gradient_divide_factor(mesh.data.size)
+    if mesh.stacks.device_type == "cpu" and mesh.copies.size > 1:
+        # gloo sums only; a group of one, which sums nothing, would divide twice then.
+        unit.set_force_sum_reduction_for_comms(True)
 
 
 def _unit(module: nn.Module) -> FSDPModule:

@@ -17,34 +17,26 @@ from open_mythos.checkpoint.files import (
     read_json,
     remove_temporaries,
     write_json,
-    write_manifest,
     write_text,
 )
-from open_mythos.checkpoint.store import (
-    SCHEMA_VERSION,
-    check_schema,
-    load_model,
-    read_tensors,
-    write_model,
-    write_tensors,
-)
 from open_mythos.config.overrides import from_plain, read_yaml, to_plain, to_yaml
-from open_mythos.data.tokenizer import Tokenizer, save_tokenizer
+from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.errors import CheckpointError, ConfigError, DamagedError, did_you_mean
+from open_mythos.parallel.ranks import ALONE, Ranks
 from open_mythos.train import tensorboard, wandb_sink
 from open_mythos.train.environment import environment
 from open_mythos.train.recipe import Recipe
+from open_mythos.train.saved import load_checkpoint, write_state
 from open_mythos.train.state import TrainState
 
 
 Start = Literal["new", "resume", "auto", "fresh"]
 STARTS: tuple[Start, ...] = ("new", "resume", "auto", "fresh")
 
-OPTIMIZER_FILE = "optimizer.safetensors"
-STATE_FILE = "state.json"
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
 DAMAGED = ".damaged"
-# Settings that a resumed run may change: none of them alters the steps already taken.
+# Settings that a resumed run may change: none of them alters the steps already taken, and what
+# divides the work alters those to come by rounding alone.
 CHANGEABLE = (
     "name",
     "steps",
@@ -59,6 +51,12 @@ CHANGEABLE = (
     "log_every",
     "log_to",
     "device",
+    "engine.async_save",
+    "engine.micro_batch",
+    "parallel.data",
+    "parallel.shard",
+    "parallel.expert",
+    "parallel.tensor",
 )
 
 
@@ -214,22 +212,21 @@ class RunFolder:
     # -- saving and loading ----------------------------------------------------------------------
 
     def save(self, state: TrainState, recipe: Recipe, tokenizer: Tokenizer | None = None) -> Path:
-        """Write the state as a checkpoint, whole or not at all; then drop the oldest ones.
-
-        The tokenizer goes with it, so that the folder alone is enough to generate from.
-        """
-        target = self.checkpoints / f"step_{state.step:07d}"
+        """Write the state of one process as a checkpoint, whole or not at all; drop the oldest."""
+        target = self.place(state.step)
         with atomic_folder(target) as fresh:
-            write_model(fresh, recipe.model, state.model.state_dict())
-            write_tensors(fresh / OPTIMIZER_FILE, state.tensors())
-            document = {"schema_version": SCHEMA_VERSION, **state.counters()}
-            write_json(fresh / STATE_FILE, document)
-            if tokenizer is not None:
-                save_tokenizer(tokenizer, fresh)
-            write_manifest(fresh)
-        self._point_at(target)
-        self.prune(recipe.keep_last)
+            write_state(fresh, state, recipe, tokenizer)
+        self.admit(target, recipe.keep_last)
         return target
+
+    def place(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
+        return self.checkpoints / f"step_{step:07d}"
+
+    def admit(self, checkpoint: Path, keep_last: int) -> None:
+        """Make a checkpoint that is whole the newest one; then drop the oldest."""
+        self._point_at(checkpoint)
+        self.prune(keep_last)
 
     def prune(self, keep_last: int) -> None:
         """Delete all but the newest checkpoints and the best one; 0 deletes none."""
@@ -239,29 +236,45 @@ class RunFolder:
             if path != kept:
                 shutil.rmtree(path)
 
-    def restore(self, state: TrainState, note: Callable[[str], None]) -> Path | None:
+    def restore(
+        self, state: TrainState, note: Callable[[str], None], ranks: Ranks = ALONE
+    ) -> Path | None:
         """Load the newest checkpoint that is whole; None if the run was ended before its first.
 
         Damaged ones are reported through `note` and renamed, so that they stay to be looked at but
         count no more: only once an older one is loaded, so that a run without any stays as it is.
+        The first rank looks and renames; all of them load what it found.
 
         Raises:
             CheckpointError: If every checkpoint is damaged, set aside or gone, or the newest whole
                 one does not fit: written by a newer library, or of another recipe.
         """
         damaged: dict[Path, DamagedError] = {}
-        for folder in reversed(self.steps().values()):
+        for folder in ranks.first_does(lambda: [*reversed(self.steps().values())]):
             try:
-                load_checkpoint(folder, state)
+                load_checkpoint(folder, state, ranks)
             except DamagedError as error:
                 damaged[folder] = error
                 continue
-            for path, reason in damaged.items():
-                note(f"checkpoint damaged, kept as {set_aside(path).name}: {reason}")
-            if damaged:
-                self._point_at(folder)
+            for text in ranks.first_does(lambda: self._retire(damaged, folder)):  # noqa: B023
+                note(text)
             return folder
-        lost = len(damaged) + len(self.damaged())
+        ranks.first_does(lambda: self._refuse_loss(len(damaged)))
+        if self.metrics_file.is_file() and self.metrics_file.stat().st_size:
+            note("the run had ended before its first checkpoint; it starts again at step 0")
+        return None
+
+    def _retire(self, damaged: Mapping[Path, DamagedError], newest: Path) -> list[str]:
+        notes = [
+            f"checkpoint damaged, kept as {set_aside(path).name}: {reason}"
+            for path, reason in damaged.items()
+        ]
+        if damaged:
+            self._point_at(newest)
+        return notes
+
+    def _refuse_loss(self, damaged: int) -> None:
+        lost = damaged + len(self.damaged())
         if lost:
             raise CheckpointError(
                 f"none of the {lost} checkpoints in {self.checkpoints} can be read; put a whole "
@@ -272,9 +285,6 @@ class RunFolder:
                 f"{self.latest_file} names a checkpoint, but {self.checkpoints} holds none; put it "
                 "back, or start over with --fresh"
             )
-        if self.metrics_file.is_file() and self.metrics_file.stat().st_size:
-            note("the run had ended before its first checkpoint; it starts again at step 0")
-        return None
 
     def _point_at(self, folder: Path) -> None:
         write_text(self.latest_file, folder.relative_to(self.root).as_posix() + "\n")
@@ -303,30 +313,6 @@ def read_recipe(run: str | Path) -> Recipe:
         ConfigError: If recipe.yaml is missing or is no recipe of this version.
     """
     return from_plain(Recipe, read_yaml(RunFolder(run).recipe_file))
-
-
-def load_checkpoint(folder: Path, state: TrainState) -> None:
-    """Put a checkpoint into a state built from the same recipe.
-
-    Everything is read and checked before anything is changed, the shapes of weights excepted.
-
-    Raises:
-        DamagedError: If a file is missing or altered, or cannot be parsed.
-        CheckpointError: If a file is newer than this library, or of another model.
-    """
-    check_folder(folder)
-    document = read_json(folder / STATE_FILE)
-    if not isinstance(document, dict):
-        raise DamagedError(f"{folder / STATE_FILE} is no table; use an earlier checkpoint")
-    check_schema(folder / STATE_FILE, document)
-    _, weights = load_model(folder)
-    tensors, _ = read_tensors(folder / OPTIMIZER_FILE)
-    try:
-        state.model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder} holds another model's weights: {error}") from None
-    state.load_counters(document)
-    state.load_tensors(tensors)
 
 
 def set_aside(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from open_mythos.train.headline import GAP, Word, bar, clock, fitted, headline, mean_of
 from open_mythos.train.records import EvalRecord, StepRecord
-from open_mythos.train.sinks import RunInfo
+from open_mythos.train.sinks import RunInfo, logged
 
 
 # Steps whose mean is shown: loss and speed of single ones jump too much to be read.
@@ -44,8 +43,9 @@ class ConsoleSink:
         self._now = now
         self._run: RunInfo | None = None
         self._live: Live | None = None
-        self._recent: deque[StepRecord] = deque(maxlen=SHOWN_STEPS)
-        self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_STEPS)
+        # Tuples, replaced whole: the thread that draws reads them at any time.
+        self._recent: tuple[StepRecord, ...] = ()
+        self._pace: tuple[tuple[float, int], ...] = ()
         self._began = 0.0
 
     def open(self, run: RunInfo) -> None:
@@ -69,11 +69,9 @@ class ConsoleSink:
         assert self._run is not None, "open the sink first"
         if record.skipped:
             self.note(f"step {record.step}: skipped, its loss or gradient not finite, or a spike")
-        self._recent.append(record)
-        self._pace.append((self._now(), record.step))
-        recipe = self._run.recipe
-        due = record.step % recipe.log_every == 0 or record.step == recipe.steps
-        if self._live is None and due:
+        self._recent = (*self._recent[1 - SHOWN_STEPS :], record)
+        self._pace = (*self._pace[1 - PACE_STEPS :], (self._now(), record.step))
+        if self._live is None and logged(record.step, self._run.recipe):
             self._print_numbers()
 
     def evaluation(self, record: EvalRecord) -> None:
@@ -111,19 +109,20 @@ class ConsoleSink:
     def _seconds_left(self) -> float | None:
         """Time for the steps that remain at the pace of the last; None where nothing tells."""
         assert self._run is not None
-        if len(self._pace) < 2:
+        pace = self._pace
+        if not pace:
             return None
-        (then, first), (now, last) = self._pace[0], self._pace[-1]
+        (then, first), (now, last) = pace[0], pace[-1]
         remaining = self._run.recipe.steps - last
-        return (now - then) / (last - first) * remaining if remaining else None
+        return (now - then) / (last - first) * remaining if remaining and last > first else None
 
     def _drawn(self) -> Text:
         """The live line in the width that the terminal has now."""
         assert self._run is not None
-        total = self._run.recipe.steps
-        done = self._recent[-1].step if self._recent else self._run.start_step
+        total, recent = self._run.recipe.steps, self._recent
+        done = recent[-1].step if recent else self._run.start_step
         words = [Word(0, f"{done}/{total}"), Word(8, bar(done / total, BAR_WIDTH))]
-        if self._recent:
+        if recent:
             words += self._words()
         words.append(Word(13, f"in {clock(self._now() - self._began)}"))
         # The last column stays free: some terminals go to the next line when it is written.
@@ -138,17 +137,17 @@ def told(record: EvalRecord, room: int = PLAIN_WIDTH) -> list[str]:
     found: dict[str, list[str]] = {}
     by_loops: dict[str, dict[str, list[str]]] = {}
     for name, value in record.values.items():
-        judge, _, what = name.partition("/")
+        judge, _, what = name.rpartition("/")
         words = found.setdefault(judge, [])
         match = DEPTH.fullmatch(what)
         if match:
             rows = by_loops.setdefault(judge, {}).setdefault(match[1], [])
             rows.append(f"{match[2]}: {value:.4g}")
         else:
-            words.append(f"{what} {value:.4g}".strip())
+            words.append(f"{what} {value:.4g}")
     for judge, kinds in by_loops.items():
         found[judge] += [f"{what} by loops {', '.join(rows)}" for what, rows in kinds.items()]
-    lines = [f"{judge}{GAP}{GAP.join(words)}" for judge, words in found.items()]
+    lines = [GAP.join([judge, *words] if judge else words) for judge, words in found.items()]
     for text in list(record.texts.values())[:1]:
         line = f"sample{GAP}{' '.join(text.split())}"
         lines.append(line if len(line) < room else f"{line[: max(room - 4, 0)]}...")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from open_mythos.data.streams import Purpose, stream, uniforms
 from open_mythos.errors import ConfigError, did_you_mean
-from open_mythos.train.limits import positive, whole
+from open_mythos.train.checks import positive, whole
 
 
 DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]

@@ -40,7 +40,7 @@ def objective(
     targets: Tensor,
     head: Tensor,
     config: ObjectiveConfig,
-    loss: Callable[..., HeadLoss] = head_loss,
+    cross_entropy: Callable[..., HeadLoss] = head_loss,
 ) -> Terms:
     """Score a forward pass against targets (B, S), means over the scored positions.
 
@@ -50,14 +50,14 @@ def objective(
     Args:
         output: Of the pass.
         targets: (B, S).
-        head: (vocab, dim), or what `loss` takes for it.
+        head: (vocab, dim), or what `cross_entropy` takes for it.
         config: The terms and their weights.
-        loss: `head_loss`, or its equal where ranks share the head.
+        cross_entropy: `head_loss`, or its equal where ranks share the head.
 
     Raises:
         InputError: If a term is asked of a pass that has nothing to form it from.
     """
-    score = partial(_score, targets=targets.flatten(), head=head, loss=loss)
+    score = partial(_score, targets=targets.flatten(), head=head, by=cross_entropy)
     cost = score(output.features, z_loss=config.z_loss)
     assert cost.correct is not None
     total, parts = cost.total, {"cross_entropy": cost.cross_entropy}
@@ -81,9 +81,9 @@ def objective(
 
 
 def _score(
-    features: Tensor, targets: Tensor, head: Tensor, loss: Callable[..., HeadLoss], **how: Any
+    features: Tensor, targets: Tensor, head: Tensor, by: Callable[..., HeadLoss], **how: Any
 ) -> HeadLoss:
-    return loss(features.flatten(0, 1), head, targets, ignore_index=IGNORE, **how)
+    return by(features.flatten(0, 1), head, targets, ignore_index=IGNORE, **how)
 
 
 def loop_loss(output: ForwardOutput, score: Callable[[Tensor], HeadLoss]) -> Tensor:

@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from open_mythos.nn.fused import FusedLinear
 from open_mythos.nn.moe.layer import MoEFFN
+from open_mythos.parallel.division import canonical
 from open_mythos.train.muon import Cut, Muon
 from open_mythos.train.recipe import OptimConfig
 
@@ -78,7 +79,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
             continue
         kind = role(name, parameter, tables)
         if config.kind == "muon" and orthogonal(name, parameter, kind):
-            turned.setdefault((kind, cuts.get(name)), []).append((name, parameter))
+            turned.setdefault((kind, cuts.get(canonical(name))), []).append((name, parameter))
         else:
             members[kind].append((name, parameter))
     decayed = {"matrix", "stack"} | ({"embedding"} if config.decay_embeddings else set())

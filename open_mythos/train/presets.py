@@ -13,6 +13,7 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.text_recipes import fineweb_3b, text_10m, text_30m, text_120m
 
 
 def cpu_tiny() -> Recipe:
@@ -86,8 +87,39 @@ def demo_task_seed_design() -> Recipe:
     return replace(base, name="demo-task-seed-design", model=model)
 
 
+def sft() -> Recipe:
+    """Learn to answer: conversations from conversations.jsonl, byte by byte, scored on answers.
+
+    Point data.corpus at a file of one's own, and data.tokenizer at what the model was trained with;
+    without weights to start from, this learns to write before it learns to answer.
+    """
+    return Recipe(
+        name="sft",
+        model=small(vocab_size=320, dim=128, max_seq_len=1024),
+        data=DataConfig(
+            kind="chat",
+            corpus="conversations.jsonl",
+            tokenizer="byte",
+            document_mask=True,
+            batch_size=8,
+            seq_len=512,
+        ),
+        depth=DepthConfig(kind="poisson", mean=4, min=1, max=8),
+        optim=OptimConfig(lr=1e-3, warmup_steps=20, decay_embeddings=True),
+        router_bias_step=0.02,
+        steps=400,
+        eval_every=100,
+        save_every=100,
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "cpu-tiny": cpu_tiny,
+    "text-10m": text_10m,
+    "text-30m": text_30m,
+    "text-120m": text_120m,
+    "fineweb-3b": fineweb_3b,
+    "sft": sft,
     "demo-text": demo_text,
     "demo-task": demo_task,
     "demo-task-seed-design": demo_task_seed_design,

@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.data.tasks.pointer import Layout, Maps
-from open_mythos.data.tasks.registry import TASKS, Setting, TaskKind, build_task
-from open_mythos.data.tasks.task import GeneratedTask
-from open_mythos.errors import ConfigError, InputError, did_you_mean
+from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.parallel.degrees import Degrees
+from open_mythos.train.checks import at_least, in_unit, positive, whole
+from open_mythos.train.data_config import DataConfig as DataConfig, DataKind
 from open_mythos.train.depth import DepthConfig as DepthConfig
-from open_mythos.train.limits import at_least, in_unit, positive, whole
 
 
-DataKind = Literal["text", TaskKind]
 PriorKind = Literal["geometric", "poisson"]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimKind = Literal["adamw", "muon"]
@@ -23,90 +21,10 @@ ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 # What makes a row as long as it is, for the message about one that is too long.
 ROW_SETTINGS: dict[DataKind, str] = {
     "text": "data.seq_len",
+    "chat": "data.seq_len",
     "pointer": "a row of data.states and data.queries",
     "parity": "data.length",
 }
-# What two tasks take from DataConfig itself; everything else is in DataConfig.task.
-OWN_SETTINGS: dict[DataKind, tuple[str, ...]] = {
-    "pointer": ("states", "queries", "max_hops", "layout", "maps", "loops_per_hop"),
-    "parity": ("length",),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What the model sees.
-
-    Attributes:
-        kind: "text" (windows of a corpus), or a task of data/tasks/registry.py: "pointer" (follow a
-            random map for k hops), "parity" (running parity of a bit string), "maze" and so on.
-        batch_size: Sequences per optimizer step, over all ranks and passes together.
-        corpus: Text: "plays" (bundled), or the path of a UTF-8 text file.
-        tokenizer: Text: "plays" (the bundled vocabulary), "byte" (no file at all), the path of a
-            tokenizer.json or of a folder with one, or a Hugging Face id.
-        seq_len: Text: scored positions per sequence.
-        validation_share: Text: share of the characters held out, in whole documents.
-        states: Pointer: size of the set that the map maps to itself.
-        queries: Pointer: questions per sequence, each one scored.
-        max_hops: Pointer: hops of the hardest batches.
-        layout: Pointer: "pairs" (two tokens an entry of the map) or "joint" (one).
-        maps: Pointer: "random", "permutation" (one-to-one) or "cycle" (a single one).
-        loops_per_hop: Pointer: loops granted per hop while training.
-        length: Parity: bits of the longest strings.
-        task: Tasks: settings of the task by name, such as {"digits": 3}; what is left out is as
-            the task has it (docs/tasks.md).
-    """
-
-    kind: DataKind = "text"
-    batch_size: int = 16
-    corpus: str = "plays"
-    tokenizer: str = "plays"
-    seq_len: int = 128
-    validation_share: float = 0.1
-    states: int = 16
-    queries: int = 32
-    max_hops: int = 8
-    layout: Layout = "pairs"
-    maps: Maps = "random"
-    loops_per_hop: int = 1
-    length: int = 24
-    task: dict[str, Setting] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        counts = ("batch_size", "seq_len", "queries", "max_hops", "loops_per_hop", "length")
-        for name in counts:
-            whole(f"data.{name}", getattr(self, name), 1)
-        whole("data.states", self.states, 2)
-        if not 0.0 < self.validation_share < 1.0:
-            raise ConfigError(
-                f"data.validation_share is {self.validation_share}; it must lie inside (0, 1)"
-            )
-        if self.kind in TASKS:
-            self.build_task(seed=0)
-        elif self.task:
-            raise ConfigError(f"data.task is {self.task}, but data.kind {self.kind!r} is no task")
-
-    @property
-    def row_length(self) -> int:
-        """Positions of the longest training rows, which the model must have room for."""
-        if self.kind not in TASKS:
-            return self.seq_len
-        task = self.build_task(seed=0)
-        return task.row_length(task.max_level)
-
-    def build_task(self, seed: int) -> GeneratedTask:
-        """The task of these settings, its training batches fixed by `seed`.
-
-        Raises:
-            ConfigError: If `task` has a setting that the kind does not, or a value does not fit.
-        """
-        own = {name: getattr(self, name) for name in OWN_SETTINGS.get(self.kind, ())}
-        try:
-            return build_task(
-                self.kind, {**own, **self.task}, batch_size=self.batch_size, seed=seed
-            )
-        except InputError as error:
-            raise ConfigError(f"data.task: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,12 +170,14 @@ class EngineConfig:
             back.
         micro_batch: Rows of one forward and backward pass on one rank; a step whose share is larger
             makes several and adds up their gradients. 0 is all rows at once.
+        async_save: On several ranks: write checkpoints beside training, from a copy in host memory.
     """
 
     precision: Precision = "fp32"
     compile: bool = False
     checkpoint: bool = False
     micro_batch: int = 0
+    async_save: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -265,7 +185,7 @@ class EngineConfig:
                 f"engine.precision is {self.precision!r}; "
                 f"{did_you_mean(str(self.precision), get_args(Precision))}"
             )
-        for name in ("compile", "checkpoint"):
+        for name in ("compile", "checkpoint", "async_save"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"engine.{name} is True or False, not {getattr(self, name)!r}")
         whole("engine.micro_batch", self.micro_batch, 0)
@@ -284,6 +204,7 @@ class Recipe:
         objective: What it minimises.
         curriculum: How a task grows harder.
         engine: How it is computed.
+        parallel: How it is divided over the ranks that torchrun starts.
         steps: Optimizer steps of the whole run.
         seed: Fixes weights, data, depths and dropout.
         eval_every: Steps between evaluations; 0 evaluates at the end only.
@@ -311,6 +232,7 @@ class Recipe:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    parallel: Degrees = field(default_factory=Degrees)
     steps: int = 1000
     seed: int = 0
     eval_every: int = 200

@@ -32,11 +32,13 @@ TAGS = {
 BY_LOOP = ("entropy_by_loop", "peak_by_loop", "dead_by_loop")
 
 
-def step_scalars(record: StepRecord) -> dict[str, float]:
-    """The numbers of a step by tag.
+def step_scalars(record: StepRecord, *, by_loop: bool = True) -> dict[str, float]:
+    """The numbers of a step by tag; loss terms where there is more than one.
 
-    Loss terms are added where there is more than one, and what each loop's experts served under
-    "router_entropy/loop_01" and so on.
+    Args:
+        record: The step.
+        by_loop: Whether to add what each loop's experts served, as "router_entropy/loop_01" and so
+            on: at eight loops as many numbers as all the others.
     """
     fields = vars(record)
     found = {t: float(fields[f]) for t, f in TAGS.items() if fields[f] is not None}
@@ -44,7 +46,7 @@ def step_scalars(record: StepRecord) -> dict[str, float]:
         found["speed/memory_gib"] = record.memory / GIB
     if len(record.terms) > 1:
         found |= {f"train/{name}": value for name, value in record.terms.items()}
-    for name in BY_LOOP:
+    for name in BY_LOOP if by_loop else ():
         group = f"router_{name.removesuffix('_by_loop')}"
         found |= {f"{group}/loop_{i:02}": float(v) for i, v in enumerate(fields[name], start=1)}
     return found

@@ -147,6 +147,11 @@ def thinned(step: int, steps: int) -> bool:
     return step % math.ceil(steps / POINTS) == 0 or step == steps
 
 
+def logged(step: int, recipe: Recipe) -> bool:
+    """Whether a step is one of every recipe.log_every, or the last."""
+    return step % recipe.log_every == 0 or step == recipe.steps
+
+
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The records of a metrics file, a torn last line left out: the run may still be writing.
 

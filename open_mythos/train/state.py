@@ -18,6 +18,8 @@ from open_mythos.train.spikes import Spikes
 
 
 RNG, GUARD = "rng", "guard"
+# The counters' file in a checkpoint.
+STATE_FILE = "state.json"
 
 
 @dataclass
@@ -36,6 +38,7 @@ class TrainState:
         skipped_in_a_row: Non-finite ones since the last finite step, which no loss scale mends.
         spikes: The usual gradient norm, where the recipe skips what is far above it.
         spread: This rank's part in a step.
+        n_parameters: Of the whole network, tied ones once, whatever part this rank holds.
     """
 
     model: nn.Module
@@ -48,6 +51,7 @@ class TrainState:
     skipped_in_a_row: int = 0
     spikes: Spikes | None = None
     spread: Spread = field(default_factory=Spread)
+    n_parameters: int = 0
     working: Working = field(init=False)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
 from open_mythos.train.loss_scale import FLOOR
 from open_mythos.train.objective import objective
-from open_mythos.train.optim import clip_gradients, set_learning_rate, skip_unless
+from open_mythos.train.optim import set_learning_rate, skip_unless
 from open_mythos.train.passes import Tally, count_scored, step_passes
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
@@ -101,7 +101,9 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
                 backprop_loops=recipe.depth.backprop_loops,
                 return_output=True,
             )
-            terms = objective(output, batch.targets, head_weight(model), recipe.objective)
+            terms = objective(
+                output, batch.targets, head_weight(model), recipe.objective, spread.head_loss
+            )
             share = None if scored is None else terms.n_targets / scored
             loss = terms.total if share is None else terms.total * (share * spread.data_world)
             state.working.scale(loss).backward()
@@ -109,7 +111,7 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         tally.add(output, terms, share, len(part.ids) / rows)
     scalars, load = tally.summed(spread)
     state.working.unscale()
-    norm = clip_gradients(state.model, recipe.optim.clip)
+    norm = spread.clip(state.model, recipe.optim.clip)
     kept, verdict = judge(state, scalars["loss"], norm, recipe.optim.skip_spikes)
     set_learning_rate(state.optimizer, lr)
     with skip_unless(state.optimizer, kept):
@@ -292,4 +294,10 @@ def spectral_radius(model: nn.Module) -> Tensor | None:
     """rho(A) of the loop's injection; None where the injection carries nothing over linearly."""
     injection: Any = getattr(getattr(model, "recurrent", None), "injection", None)
     diagonal = getattr(injection, "get_A", None)
-    return None if diagonal is None else diagonal().max()
+    if diagonal is None:
+        return None
+    largest = diagonal().max()
+    # Divided over ranks, it is the largest of this rank's part until they meet.
+    gather = getattr(largest, "full_tensor", None)
+    whole: Tensor = largest if gather is None else gather()
+    return whole

@@ -8,7 +8,7 @@ from open_mythos.config.overrides import to_yaml
 from open_mythos.errors import MissingExtraError
 from open_mythos.train.records import EvalRecord, StepRecord
 from open_mythos.train.scalars import eval_scalars, step_scalars
-from open_mythos.train.sinks import RunInfo, thinned
+from open_mythos.train.sinks import RunInfo, logged, thinned
 
 
 FOLDER = "tensorboard"
@@ -61,8 +61,10 @@ class TensorBoardSink:
     def step(self, record: StepRecord) -> None:
         """The step's numbers, unless the run is so long that not every step is shown."""
         assert self._run is not None, "open the sink first"
-        if thinned(record.step, self._run.recipe.steps):
-            self._scalars(step_scalars(record), record.step)
+        recipe = self._run.recipe
+        if thinned(record.step, recipe.steps):
+            by_loop = logged(record.step, recipe)
+            self._scalars(step_scalars(record, by_loop=by_loop), record.step)
 
     def evaluation(self, record: EvalRecord) -> None:
         """Numbers and samples; on disk at once, for whoever is watching."""

@@ -6,39 +6,35 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import nn
 
-from open_mythos.data.batch import BatchSource
-from open_mythos.errors import CheckpointError, ConfigError
-from open_mythos.model.mythos import OpenMythos
-from open_mythos.parallel.apply import apply
-from open_mythos.parallel.ranks import Ranks, joined
+from open_mythos.errors import CheckpointError
+from open_mythos.parallel.ranks import ALONE, Ranks, joined
+from open_mythos.train.build import (
+    build_model,
+    build_state,
+    find_device,
+    refuse_small_vocabulary,
+)
 from open_mythos.train.checkpoints import RunFolder, Start, better, judged
-from open_mythos.train.curriculum import start as first_level
 from open_mythos.train.evaluation import Evaluator, judge
 from open_mythos.train.interrupt import StopRequest
-from open_mythos.train.optim import build_optimizer
-from open_mythos.train.precision import Working
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import EvalRecord, StepRecord
+from open_mythos.train.saved import save_shards
 from open_mythos.train.sinks import JsonlSink, RunInfo, SamplesSink, Sink
 from open_mythos.train.sources import Sources, build_sources
-from open_mythos.train.spikes import Spikes
 from open_mythos.train.state import TrainState, own_rng
 from open_mythos.train.step import Launched, finish, launch
 from open_mythos.train.tracking import tracking_sinks
 
 
-ALONE = Ranks()
+if TYPE_CHECKING:
+    from open_mythos.checkpoint.sharded import Saving
+
 Status = Literal["finished", "stopped", "out_of_time", "diverged"]
-
-
-def build_model(recipe: Recipe) -> nn.Module:
-    """The network of a recipe, its weights drawn from the seeded default generator."""
-    return OpenMythos(recipe.model)
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ def train(
         source = sources.train
         refuse_small_vocabulary(recipe, source)
         folder = RunFolder(out)
-        own = [JsonlSink(folder.metrics_file), SamplesSink(folder.samples)]
+        own: list[Sink] = [JsonlSink(folder.metrics_file), SamplesSink(folder.samples)]
         shown = [*own, *tracking_sinks(recipe), *sinks]
         loop = Loop(
             recipe=recipe,
@@ -146,9 +142,9 @@ def train(
         )
         closing.enter_context(own_rng(device))
         stop = closing.enter_context(StopRequest())
-        resumed = ranks.told(folder.begin(resume, recipe) if ranks.first else False)
-        state = build_state(recipe, source, device, parts.model)
-        checkpoint = folder.restore(state, loop.notes.append) if resumed else None
+        resumed = ranks.first_does(lambda: folder.begin(resume, recipe))
+        state = build_state(recipe, source, device, parts.model, ranks)
+        checkpoint = folder.restore(state, loop.notes.append, ranks) if resumed else None
         state.working.refresh()
         if ranks.first:
             folder.note_environment(device, state.step, recipe.seed, ranks.world)
@@ -187,6 +183,7 @@ class Loop:
     record: StepRecord | None = None
     evaluation: EvalRecord | None = None
     saved: Path | None = None
+    saving: "Saving | None" = None
     pending: Launched | None = None
     read_at: float = -math.inf
 
@@ -198,7 +195,7 @@ class Loop:
             folder=self.folder.root,
             start_step=state.step,
             device=str(state.device),
-            n_parameters=sum(p.numel() for p in state.model.parameters()),
+            n_parameters=state.n_parameters,
             say=self.note,
         )
         found = tuple(self.notes)
@@ -264,14 +261,37 @@ class Loop:
         """Write a checkpoint of the state as it is; None, and a note, where the disk refuses.
 
         A full disk then costs no step: the run goes on, the checkpoint before stays, and the next
-        one that is due is tried.
+        one that is due is tried. Several ranks write their parts together, beside training where
+        `engine.async_save` says so.
         """
+        self.settle()
         try:
-            self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+            if self.ranks.world == 1:
+                self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+                return self.saved
+            self.saved = self.folder.place(state.step)
+            self.saving = save_shards(
+                self.saved, state, self.recipe, self.sources.tokenizer, self.ranks
+            )
         except OSError as error:
             self.saved = None
             self.note(f"step {state.step} could not be saved: {error}")
+        if not self.recipe.engine.async_save:
+            self.settle()
         return self.saved
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written beside training, and let it count."""
+        if self.saving is None:
+            return
+        saving, self.saving = self.saving, None
+        try:
+            whole = saving.wait()
+        except CheckpointError as error:  # raised on every rank if one could not write its part
+            self.note(f"{saving.target.name} could not be saved: {error}")
+            self.saved = None if self.saved == saving.target else self.saved
+            return
+        self.ranks.first_does(lambda: self.folder.admit(whole, self.recipe.keep_last))
 
     def close(self, state: TrainState) -> Path:
         """The checkpoint of exactly this state, written now if it is not there.
@@ -279,8 +299,10 @@ class Loop:
         Raises:
             CheckpointError: If it cannot be written.
         """
+        self.settle()
         final = self.saved or self.save(state)
-        if final is None:
+        self.settle()
+        if final is None or self.saved is None:
             raise CheckpointError(
                 f"step {state.step} is done but could not be saved ({self.notes[-1]}); make room "
                 f"and resume: the newest checkpoint in {self.folder.root} is of an earlier step"
@@ -291,7 +313,8 @@ class Loop:
         """Run every evaluator on the model as it is, and report their numbers."""
         if not self.evaluators:
             return
-        found = judge(self.evaluators, state.working.model, state.step, state.device)
+        with state.spread.whole(state.model):
+            found = judge(self.evaluators, state.working.model, state.step, state.device)
         # What follows from it must be the same on all ranks, to the last bit.
         self.evaluation = self.ranks.told(found)
         for sink in self.sinks:
@@ -302,11 +325,13 @@ class Loop:
         """Keep this step's checkpoint, made now if none was due, if evaluation likes it best."""
         by = self.recipe.best_by
         value = judged(found, by)
-        if value is None or not better(value, self.folder.best(), by):
+        best = self.ranks.first_does(self.folder.best)
+        if value is None or not better(value, best, by):
             return
         saved = self.saved or self.save(state)
-        if saved is not None and self.ranks.first:
-            self.folder.note_best(saved, by, value)
+        self.settle()
+        if saved is not None and self.saved is not None:
+            self.ranks.first_does(lambda: self.folder.note_best(saved, by, value))
 
     def note(self, text: str) -> None:
         """Say something to every sink, and remember it."""
@@ -318,68 +343,6 @@ class Loop:
             sink.note(text)
 
 
-def build_state(
-    recipe: Recipe,
-    source: BatchSource,
-    device: torch.device,
-    build: Callable[[Recipe], nn.Module],
-) -> TrainState:
-    """The state before the first step. Seeds torch's default generators for weights and dropout.
-
-    Weights are drawn on the CPU, so that one seed gives one network on every device.
-    """
-    torch.manual_seed(recipe.seed)
-    model = build(recipe).to(device)
-    state = TrainState(
-        model=model,
-        optimizer=build_optimizer(model, recipe.optim),
-        device=device,
-        curriculum=first_level(recipe.curriculum, source.max_level),
-    )
-    engine = recipe.engine
-    state.working = Working(model, engine.precision)
-    state.spikes = Spikes.start(device) if recipe.optim.skip_spikes else None
-    runs = state.working.model
-    if (engine.compile or engine.checkpoint) and isinstance(runs, OpenMythos):
-        apply(runs, compiled=engine.compile, checkpointed=engine.checkpoint)
-    return state
-
-
 def due(step: int, every: int) -> bool:
     """Whether something that happens every so many steps (0: never) happens after this one."""
     return every > 0 and step % every == 0
-
-
-def find_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """The device that a recipe names; "auto" is the accelerator if there is one, else the CPU.
-
-    Of several ranks each has the accelerator of its own number on its machine.
-
-    Raises:
-        ConfigError: If torch knows no such device, or it is not here.
-    """
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() or torch.device("cpu")
-        name = str(found)
-    if ranks.world > 1 and name == "cuda":
-        name = f"cuda:{ranks.local_rank}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here ({reason}); try 'auto'") from None
-    return device
-
-
-def refuse_small_vocabulary(recipe: Recipe, source: BatchSource) -> None:
-    """Refuse data whose ids the model has no embedding for.
-
-    Raises:
-        ConfigError: Naming both sizes.
-    """
-    if source.vocab_size > recipe.model.vocab_size:
-        raise ConfigError(
-            f"the data has {source.vocab_size} token ids, model.vocab_size is "
-            f"{recipe.model.vocab_size}; set model.vocab_size={source.vocab_size} or more"
-        )

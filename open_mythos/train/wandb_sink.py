@@ -17,7 +17,7 @@ from open_mythos.data.hub import hub_answers
 from open_mythos.errors import MissingExtraError
 from open_mythos.train.records import EvalRecord, StepRecord
 from open_mythos.train.scalars import eval_scalars, step_scalars
-from open_mythos.train.sinks import RunInfo, thinned
+from open_mythos.train.sinks import RunInfo, logged, thinned
 
 
 PROJECT = "open-mythos"
@@ -74,8 +74,10 @@ class WandbSink:
         """The step's numbers, unless the run is so long that not every step is shown."""
         assert self._run is not None, "open the sink first"
         # A resumed run's server has seen the steps that are taken again, and equal they are.
-        if record.step >= self._first and thinned(record.step, self._run.recipe.steps):
-            self._send(step_scalars(record), record.step)
+        recipe = self._run.recipe
+        if record.step >= self._first and thinned(record.step, recipe.steps):
+            by_loop = logged(record.step, recipe)
+            self._send(step_scalars(record, by_loop=by_loop), record.step)
 
     def evaluation(self, record: EvalRecord) -> None:
         """Numbers and samples."""

@@ -15,7 +15,7 @@ from open_mythos.cli.main import app
 from open_mythos.errors import CheckpointError
 
 
-COMMANDS = ("demo", "train", "generate", "sweep", "inspect", "convert")
+COMMANDS = ("demo", "train", "generate", "sweep", "plot", "inspect", "convert")
 
 
 def call(*words: str) -> Any:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from open_mythos.data.streams import Purpose, require_level, require_whole, stream, uniforms
+from open_mythos.data.streams import (
+    Purpose,
+    require_level,
+    require_rows,
+    require_whole,
+    stream,
+    uniforms,
+)
 from open_mythos.errors import InputError
 
 
@@ -64,11 +71,18 @@ def test_uniforms_are_the_words_of_philox_in_their_order() -> None:
 
 
 def test_uniforms_of_other_seeds_and_purposes_are_others() -> None:
-    rows = [
-        uniforms(seed, purpose, 0, 64) for seed in range(3) for purpose in Purpose
-    ]  # fmt: skip
+    rows = [uniforms(seed, purpose, 0, 64) for seed in range(3) for purpose in Purpose]
     assert len(np.unique(np.concatenate(rows))) == 64 * len(rows)
     everything = np.concatenate(rows)
     assert 0 <= everything.min() <= everything.max() < 1
     with pytest.raises(InputError, match="first is -1"):
         uniforms(0, Purpose.READS, -1, 3)
+
+
+def test_rows_are_those_of_a_batch() -> None:
+    assert list(require_rows(None, 3)) == [0, 1, 2]
+    assert require_rows([2, 0], 3) == [2, 0]
+    with pytest.raises(InputError, match="row 3 is asked for"):
+        require_rows([0, 3], 3)
+    with pytest.raises(InputError, match="row must be an int"):
+        require_rows([0.0], 3)  # type: ignore[list-item]

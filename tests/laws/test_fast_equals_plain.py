@@ -16,6 +16,7 @@ from open_mythos.ops import rows
 from open_mythos.ops.attend import attend
 from open_mythos.ops.head_loss import head_loss
 from open_mythos.train import objective
+from open_mythos.train.build import build_state
 from open_mythos.train.recipe import (
     DataConfig,
     DepthConfig,
@@ -25,7 +26,6 @@ from open_mythos.train.recipe import (
     Recipe,
 )
 from open_mythos.train.step import train_step
-from open_mythos.train.trainer import build_state
 
 
 STEPS = 50

@@ -292,7 +292,7 @@ def test_every_dense_block_and_the_turn_are_compiled_and_nothing_else(
 # -- many ranks ----------------------------------------------------------------------------------
 
 
-LAYOUTS: list[dict[str, int]] = [{}, {"shard": 2}]
+LAYOUTS: list[dict[str, int]] = [{}, {"shard": 2}, {"expert": 2}, {"shard": 2, "expert": 2}]
 NETWORKS: list[dict[str, Any]] = [
     {"attn_type": "gqa", "readout": "act"},
     {"attn_type": "mla", "readout": "last"},
@@ -309,11 +309,21 @@ def test_twenty_losses_of_two_ranks_are_those_of_one(two: Workers, changes: dict
                 torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
 
 
+FOURFOLD: list[dict[str, int]] = [
+    {"data": 2, "shard": 2},
+    {"expert": 2},
+    {"data": 2, "shard": 2, "expert": 2},
+    {"shard": 4, "expert": 2},
+]
+
+
 @pytest.mark.slow
-def test_two_replicas_of_two_shards_are_one_network(four: Workers) -> None:
-    expected = alone()
-    for losses in four(partial(together, {"data": 2, "shard": 2})):
-        torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("degrees", FOURFOLD, ids=str)
+def test_four_ranks_in_two_directions_are_one_network(
+    four: Workers, degrees: dict[str, int]
+) -> None:
+    for losses in four(partial(together, degrees, steps=8)):
+        torch.testing.assert_close(losses, alone(steps=8), rtol=0, atol=1e-5)
 
 
 def _everything_at_once(degrees: dict[str, int]) -> Any:
@@ -332,8 +342,9 @@ def _everything_at_once(degrees: dict[str, int]) -> Any:
 
 @pytest.mark.slow
 def test_what_is_spread_may_be_compiled_and_recomputed(two: Workers) -> None:
+    """Dealt out experts break the graph (tests/parallel/test_experts.py); nothing else does."""
     expected = alone(steps=4)
-    for degrees in LAYOUTS:
+    for degrees in ({}, {"shard": 2}):
         for losses, graphs, breaks in two(_everything_at_once, degrees):
             torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
             assert graphs == 2

@@ -27,6 +27,8 @@ LAYOUTS: dict[str, dict[str, int] | None] = {
     "one process": None,
     "ddp": {},
     "fsdp": {"shard": 2},
+    "experts": {"expert": 2},
+    "fsdp and experts": {"shard": 2, "expert": 2},
 }
 BEFORE, AFTER = 4, 4
 
@@ -208,7 +210,7 @@ def test_four_ranks_become_two_and_one_and_four_again(
     names = ["four", "hybrid", "two", "one", "again"]
     paths = [tmp_path / name for name in names]
     four(_four, paths[0])
-    four(_again, {"shard": 2}, paths[0], paths[1])
+    four(_again, {"shard": 2, "expert": 2}, paths[0], paths[1])
     two(_again, {"shard": 2}, paths[1], paths[2])
     _again(None, paths[2], paths[3])
     four(_again, {"shard": 4}, paths[3], paths[4])

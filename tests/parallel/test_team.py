@@ -4,15 +4,19 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
+from open_mythos.parallel.division import canonical
 from open_mythos.parallel.spread import Spread
 from open_mythos.parallel.team import Team
+from open_mythos.train.optim import build_optimizer
+from open_mythos.train.recipe import OptimConfig
 from tests.parallel.twin import batch, learn, network, optimiser, spread_out
 from tests.parallel.workers import Workers
 
 
 pytestmark = pytest.mark.slow
-LAYOUTS: list[dict[str, int]] = [{}, {"shard": 2}]
+LAYOUTS: list[dict[str, int]] = [{}, {"shard": 2}, {"expert": 2}, {"shard": 2, "expert": 2}]
 
 
 def _norms(degrees: dict[str, int]) -> tuple[float, float]:
@@ -60,8 +64,8 @@ def test_replicas_count_once_and_shards_each(two: Workers) -> None:
     assert two(_roles, {"shard": 2}) == [(True, True, 3.0, True, True)] * 2
 
 
-def _accumulated(degrees: dict[str, int]) -> list[Any]:
-    """Gradients after two passes, of which the last brings them home."""
+def _accumulated(degrees: dict[str, int]) -> dict[str, float]:
+    """Squared norms of the gradients after two passes, of which the last brings them home."""
     model = network()
     spread = spread_out(model, degrees)
     ids, _ = batch(3)
@@ -70,8 +74,9 @@ def _accumulated(degrees: dict[str, int]) -> list[Any]:
         with spread.passing(last=index == 1):
             out = spread.caller(model)(own[index : index + 1], 2, return_output=True)
             out.features.square().mean().backward()
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    return [(g.full_tensor() if hasattr(g, "full_tensor") else g).norm().item() for g in grads]
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    whole = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
+    return {canonical(name): float(grad.norm().square()) for name, grad in whole.items()}
 
 
 @pytest.mark.parametrize("degrees", LAYOUTS, ids=str)
@@ -81,9 +86,15 @@ def test_passes_add_up_before_ranks_meet(two: Workers, degrees: dict[str, int]) 
     for row in ids:
         out = model(row.unsqueeze(0), 2, return_output=True)
         (out.features.square().mean() / 2).backward()
-    expected = [p.grad.norm().item() for p in model.parameters() if p.grad is not None]
-    for norms in two(_accumulated, degrees):
-        torch.testing.assert_close(norms, expected, rtol=1e-4, atol=1e-7)
+    answers = two(_accumulated, degrees)
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            continue
+        squares = [answer[name] for answer in answers]
+        # Experts that were dealt out are apart; everything else is on both ranks.
+        apart = "expert" in degrees and parameter.ndim == 3
+        found = sum(squares) if apart else squares[0]
+        assert found == pytest.approx(float(parameter.grad.norm().square()), rel=1e-4, abs=1e-10)
 
 
 def _whole() -> bool:
@@ -103,3 +114,25 @@ def test_the_twin_learns_what_it_is_told() -> None:
     learn(model, Spread(), optimiser(model), range(1))
     pairs = zip(model.named_parameters(), start.parameters(), strict=True)
     assert all(not torch.equal(p, q) for (_, p), q in pairs if p.requires_grad)
+
+
+MUON = OptimConfig(kind="muon", lr=3e-3, muon_lr=3e-2)
+
+
+def _muon(degrees: dict[str, int] | None) -> tuple[list[float], list[str]]:
+    """Losses, and where the optimizer takes each group's matrices apart."""
+    model = network()
+    spread = Spread() if degrees is None else spread_out(model, degrees)
+    optimizer = build_optimizer(model, MUON)
+    cuts = [str(group.get("cut")) for group in optimizer.param_groups]
+    return learn(model, spread, optimizer, range(6)), cuts
+
+
+@pytest.mark.parametrize("degrees", LAYOUTS, ids=str)
+def test_muon_turns_whole_matrices_wherever_their_parts_are(
+    two: Workers, degrees: dict[str, int]
+) -> None:
+    expected, cuts = _muon(None)
+    for losses, found in two(_muon, degrees):
+        torch.testing.assert_close(losses, expected, rtol=0, atol=1e-4)  # bfloat16 inside
+        assert found == cuts

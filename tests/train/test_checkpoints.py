@@ -15,6 +15,7 @@ from open_mythos.config.overrides import read_yaml, to_plain
 from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.data.tokenizer import tokenizer_from_folder
 from open_mythos.errors import CheckpointError, ConfigError
+from open_mythos.train.build import build_state
 from open_mythos.train.checkpoints import (
     Best,
     RunFolder,
@@ -29,7 +30,6 @@ from open_mythos.train.recipe import Recipe
 from open_mythos.train.sources import build_sources
 from open_mythos.train.state import TrainState
 from open_mythos.train.step import train_step
-from open_mythos.train.trainer import build_state
 
 
 CPU = torch.device("cpu")

@@ -1,4 +1,5 @@
 import io
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,18 +110,44 @@ def test_an_evaluation_is_a_line_for_each_judge_and_a_sample() -> None:
         "validation/loss_at_8": 1.5,
         "hops_4/accuracy": 0.5,
         "hops_4/accuracy_at_2": 0.25,
+        "validation_old/code/loss": 4.0,
         "plain": 7.0,
     }
     texts = {"samples/1": "HAMLET:\n  to be " + "x" * 200, "samples/2": "more"}
     lines = told(EvalRecord(step=3, values=values, texts=texts))
-    assert lines[:3] == [
+    assert lines[:4] == [
         "validation  loss 2  loss by loops 1: 3, 8: 1.5",
         "hops_4  accuracy 0.5  accuracy by loops 2: 0.25",
-        "plain  7",
+        "validation_old/code  loss 4",
+        "plain 7",
     ]
-    assert lines[3].startswith("sample  HAMLET: to be xxx")
-    assert lines[3].endswith("x...")
-    assert len(lines) == 4
+    assert lines[4].startswith("sample  HAMLET: to be xxx")
+    assert lines[4].endswith("x...")
+    assert len(lines) == 5
     for room in (40, 80):
         assert len(told(EvalRecord(step=3, values={}, texts=texts), room)[0]) == room - 1
     assert told(EvalRecord(step=3, values={}, texts={"s": "a\n b"}), 40) == ["sample  a b"]
+
+
+def test_drawing_at_any_moment_disturbs_nothing(tiny: Recipe) -> None:
+    """The live line is drawn by a thread of its own while steps come in."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    sink, failed = ConsoleSink(console), []
+    sink.open(RunInfo(replace(tiny, steps=10**6), Path("out"), 0, "cpu", 1))
+    stop = threading.Event()
+
+    def draw() -> None:
+        try:
+            while not stop.is_set():
+                assert len(str(sink._drawn())) < 100
+        except (AssertionError, RuntimeError, LookupError) as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    for step in range(1, 3000):
+        sink.step(record(step))
+    stop.set()
+    thread.join()
+    sink.close()
+    assert not failed

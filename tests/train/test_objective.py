@@ -177,7 +177,7 @@ def test_another_head_loss_serves_every_term(network: Any) -> None:
     ids, targets = torch.randint(37, (2, 2, 5))
     out = model(ids, 4, read_loops=(1, 3), return_output=True)
     config = ObjectiveConfig(loop_loss=1.0, z_loss=0.1)
-    terms = objective(out, targets, model.head.weight, config, loss=watch)
+    terms = objective(out, targets, model.head.weight, config, cross_entropy=watch)
     assert len(seen) == 3
     plain = objective(out, targets, model.head.weight, config)
     assert torch.equal(terms.total, plain.total)

@@ -57,6 +57,16 @@ def test_evaluation_and_trackers_are_chosen_from_outside(tiny: Recipe) -> None:
             replace(tiny, **bad)  # type: ignore[arg-type]
 
 
+def test_a_mixture_is_chosen_from_outside(tiny: Recipe) -> None:
+    words = ["data.mixture={runs/a.b: 0.7, c: 2}", "data.document_mask=yes"]
+    found = configure(tiny, None, words)
+    assert found.data.mixture == {"runs/a.b": 0.7, "c": 2.0}
+    assert found.data.document_mask
+    assert from_plain(Recipe, to_plain(found)) == found
+    with pytest.raises(ConfigError, match=r"data\.mixture"):
+        configure(tiny, None, ["data.mixture={a: much}"])
+
+
 def test_the_engine_is_chosen_from_outside(tiny: Recipe) -> None:
     assert tiny.engine == EngineConfig(precision="fp32", compile=False, checkpoint=False)
     words = ["engine.precision=bf16", "engine.checkpoint=yes", "depth.backprop_loops=2"]
@@ -77,6 +87,10 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (DataConfig, {"batch_size": 0}, r"data\.batch_size is 0"),
     (DataConfig, {"states": 1}, r"data\.states is 1; it must be at least 2"),
     (DataConfig, {"validation_share": 1.0}, r"data\.validation_share is 1\.0"),
+    (DataConfig, {"mixture": {"a": -1.0}}, r"data\.mixture of 'a' is -1\.0"),
+    (DataConfig, {"mixture": {"a": 0.0}}, r"data\.mixture has no weight above 0"),
+    (DataConfig, {"document_mask": 1}, r"data\.document_mask is True or False, not 1"),
+    (DataConfig, {"overlong": "drop"}, r"data\.overlong is 'drop'; .*'cut' or 'refuse'"),
     (DepthConfig, {"min": 0}, r"depth\.min is 0"),
     (DepthConfig, {"min": 5, "max": 4}, r"depth\.max is 4; it must be at least 5"),
     (DepthConfig, {"mean": 2.5}, r"depth\.mean is 2\.5.*whole number"),

@@ -32,6 +32,8 @@ def test_every_number_has_one_tag_and_absent_ones_none() -> None:
     assert found["router_entropy/loop_02"] == 1.0
     assert not {"speed/mfu", "loop/rho_a", "train/epoch"} & found.keys()
     assert all(type(value) is float for value in found.values())
+    fewer = step_scalars(RECORD, by_loop=False)
+    assert found.keys() - fewer.keys() == {f"router_entropy/loop_0{i}" for i in (1, 2)}
 
 
 def test_tags_name_fields_that_records_have() -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from open_mythos.train.sinks import (
     RunInfo,
     SamplesSink,
     cut_after,
+    logged,
     read_metrics,
     thinned,
 )
@@ -127,3 +129,8 @@ def test_a_long_run_is_shown_in_so_many_points_its_last_step_included(steps: int
     assert min(steps, POINTS // 2) <= len(shown) <= POINTS + 1
     assert shown[-1] == steps
     assert len(shown) == steps or steps > POINTS
+
+
+def test_logged_are_every_so_many_steps_and_the_last(tiny: Recipe) -> None:
+    recipe = replace(tiny, steps=11, log_every=4)
+    assert [step for step in range(1, 12) if logged(step, recipe)] == [4, 8, 11]

@@ -12,6 +12,7 @@ from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import spikes
+from open_mythos.train.build import build_state
 from open_mythos.train.curriculum import Progress
 from open_mythos.train.depth import sample_depth
 from open_mythos.train.recipe import EngineConfig, Recipe
@@ -20,7 +21,6 @@ from open_mythos.train.schedule import learning_rate
 from open_mythos.train.sources import build_sources
 from open_mythos.train.state import TrainState
 from open_mythos.train.step import finish, launch, spectral_radius, train_step
-from open_mythos.train.trainer import build_state
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,12 @@ def texts(found: Any, tag: str) -> dict[int, str]:
 
 
 def test_tensorboard_reads_back_what_was_reported(tmp_path: Path, tiny: Recipe) -> None:
+    tiny = replace(tiny, log_every=3)
     write(tiny, tmp_path, 0, range(1, 7))
     found = read(tmp_path)
-    for tag in step_scalars(record(1)):
+    for tag in step_scalars(record(1), by_loop=False):
         assert steps(found, tag) == [1, 2, 3, 4, 5, 6], tag
+    assert steps(found, "router_entropy/loop_02") == [3, 6]
     assert [e.value for e in found.Scalars("train/loss")] == pytest.approx(
         [1.0 / step for step in range(1, 7)]
     )

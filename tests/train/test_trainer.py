@@ -21,13 +21,15 @@ from open_mythos.config.overrides import to_plain
 from open_mythos.data.batch import Batch
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
-from open_mythos.train import loss_scale, step as trainer_step
+from open_mythos.parallel.spread import Spread
+from open_mythos.train import loss_scale
+from open_mythos.train.build import build_state, find_device
 from open_mythos.train.checkpoints import RunFolder, Start
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.records import MEASURED, timeless
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.step import launch
-from open_mythos.train.trainer import Loop, Parts, build_state, find_device, train
+from open_mythos.train.trainer import Loop, Parts, train
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -100,7 +102,7 @@ KILLED = """
 import json, os, signal, sys
 import torch
 from open_mythos.config.overrides import from_plain
-from open_mythos.train import checkpoints, loss_scale, step as trainer_step
+from open_mythos.train import saved
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.trainer import train
 
@@ -113,7 +115,7 @@ class Killer:
     def open(self, run): pass
     def step(self, record):
         if self.moment == "step" and record.step == 8: die()
-        if self.moment == "save" and record.step == 10: checkpoints.write_manifest = die
+        if self.moment == "save" and record.step == 10: saved.write_manifest = die
     def evaluation(self, record): pass
     def note(self, text): pass
     def close(self): pass
@@ -706,7 +708,7 @@ def test_overflows_at_the_floor_of_the_scale_stop_a_run(
     run: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_scale, "START", 8.0)
-    monkeypatch.setattr(trainer_step, "clip_gradients", lambda *_: torch.tensor(math.inf))
+    monkeypatch.setattr(Spread, "clip", lambda *_: torch.tensor(math.inf))
     recipe = replace(tiny, optim=replace(tiny.optim, max_skipped=4))
     result = train(engine(recipe, precision="fp16"), run)
     # Scales 8, 4 and 2 might have been to blame; one was not, four times.

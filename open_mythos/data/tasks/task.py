@@ -35,6 +35,11 @@ class Task(Protocol):
         ...
 
     @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        ...
+
+    @property
     def max_level(self) -> int:
         """Hardest difficulty in training; the curriculum's levels are 1 .. max_level."""
         ...

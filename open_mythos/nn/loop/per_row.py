@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from open_mythos.errors import InputError
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cut import cut, span
 from open_mythos.nn.loop.constants import Constants
@@ -70,7 +71,16 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
         read_loops: Loops after which the state is read out beside the last; a row that ended
             before gives its end.
         observed: Whether a trace is wanted; None is returned for it otherwise.
+
+    Raises:
+        InputError: If other ranks wait in each loop and it is not told how many there are.
     """
+    if loop.lockstep and rows.at_least < max(rows.loops):
+        raise InputError(
+            f"min_loops is {rows.at_least or None} beside rows of up to {max(rows.loops)} loops, "
+            "but ranks that share experts meet in each loop; give all of them the loops of the "
+            "deepest row of all"
+        )
     order, back = rows.order, None
     ends = [rows.loops[row] for row in order]
     if order != list(range(len(order))):

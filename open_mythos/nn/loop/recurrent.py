@@ -50,7 +50,14 @@ def check_loops(n_loops: int | None, default: int) -> int:
 
 
 class RecurrentBlock(nn.Module):
-    """h <- injection(h, e, f + lora(f, t)), f = block(norm(h + index(t) + e)), n_loops times."""
+    """h <- injection(h, e, f + lora(f, t)), f = block(norm(h + index(t) + e)), n_loops times.
+
+    Attributes:
+        lockstep: Whether every loop runs even where nothing can change any more: ranks that talk
+            inside of a loop must meet in each.
+    """
+
+    lockstep: bool = False
 
     def __init__(self, cfg: MythosConfig) -> None:
         """One block with a mixture of experts, and the loop's parts as the config names them."""
@@ -281,7 +288,9 @@ class RecurrentBlock(nn.Module):
         Training runs every loop: ranks that stopped at different loops would wait for each
         other's collectives for ever, and reading the flag would stall the device.
         """
-        if halted is None or self.training or traced() or capturing() or (cached and not freeze):
+        if halted is None or self.training or self.lockstep or (cached and not freeze):
+            return False
+        if traced() or capturing():
             return False
         done = halted if valid is None else halted | ~valid
         return bool(done.all())

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, strategies as st
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.errors import InputError
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.loop.per_row import RowLoops
 from open_mythos.nn.loop.recurrent import RecurrentBlock
@@ -66,3 +68,18 @@ def test_without_gradient_the_end_is_a_number_where_it_is_one_for_all(
     loop.run(h, h, context, RowLoops((4, 2, 4)))
     assert [lasts[0], lasts[2], lasts[3]] == [False, False, True]
     assert lasts[1].tolist() == [[False], [False], [True]]
+
+
+@torch.no_grad()
+def test_ranks_that_meet_in_each_loop_are_told_how_many_there_are(
+    tiny_config: Callable[..., MythosConfig],
+) -> None:
+    cfg = tiny_config()
+    loop = RecurrentBlock(cfg).eval()
+    loop.lockstep = True
+    h = torch.randn(2, 4, cfg.dim)
+    context = AttentionContext(rotary(torch.arange(4), cfg.rope_dim, cfg.rope_theta))
+    for least in (0, 2):
+        with pytest.raises(InputError, match=r"min_loops is .* up to 3 loops.*deepest row of all"):
+            loop.run(h, h, context, RowLoops((3, 1), least))
+    loop.run(h, h, context, RowLoops((3, 1), 3))

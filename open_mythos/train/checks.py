@@ -1,4 +1,4 @@
-"""Limits of settings: what a recipe refuses, in one form of words."""
+"""Checks of a recipe's numbers: each refusal names the setting, its value and its bound."""
 
 import math
 
