@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from open_mythos.errors import InputError
+
+
+WORDS = 4  # 64-bit words that Philox makes of one value of its counter
 
 
 class Purpose(IntEnum):
@@ -18,6 +22,8 @@ class Purpose(IntEnum):
     ORDER = 8
     MIXTURE = 9
     WORLD = 16  # facts that training and evaluation share
+    ROW_DEPTH = 20
+    READS = 21
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
@@ -32,6 +38,24 @@ def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
     require_whole("step", step, least=0)
     branch = np.random.SeedSequence(int(seed), spawn_key=(int(purpose), int(step)))
     return np.random.Generator(np.random.Philox(branch))
+
+
+def uniforms(seed: int, purpose: Purpose, first: int, count: int) -> NDArray[np.float64]:
+    """Draws number `first`, `first` + 1, ... (count,) of an endless row of numbers in [0, 1).
+
+    A draw depends on seed, purpose and its own number alone, so that any split of the row over
+    ranks and calls gives the same; a thousand take as long as one.
+
+    Raises:
+        InputError: When seed, first or count is not a whole number of at least 0.
+    """
+    for name, value in (("seed", seed), ("first", first), ("count", count)):
+        require_whole(name, value, least=0)
+    philox = np.random.Philox(np.random.SeedSequence(int(seed), spawn_key=(int(purpose),)))
+    skipped, ahead = divmod(int(first), WORDS)
+    philox.advance(skipped)
+    words: NDArray[np.uint64] = philox.random_raw(ahead + int(count))[ahead:]
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def require_whole(name: str, value: int, least: int = 1) -> None:

@@ -1,10 +1,12 @@
 """How a model is run, put around it in one order: divided, recomputed, compiled, spread."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from open_mythos.model.mythos import OpenMythos
@@ -15,6 +17,11 @@ from open_mythos.parallel.spread import Spread
 
 
 Call = Callable[..., Any]
+
+# Graphs of one function that the compiler keeps at least; it would go on without compiling at 8. A
+# turn has them with and without gradient, before and after the first halt, for the whole batch, and
+# where rows differ in depth for any number of rows and for one.
+GRAPHS = 24
 
 
 def distribute(
@@ -77,7 +84,8 @@ def apply(
     Args:
         model: The network; applied to once.
         compiled: One graph for the dense blocks and one for a turn of the loop, whatever the
-            number of loops: random depth costs no recompilation.
+            number of loops: random depth costs no recompilation. Where rows differ in depth, a few
+            more for a turn of any number of rows, and of one.
         checkpointed: Keep only what enters each turn of the loop and compute the turn again on
             the way back: memory per token and loop falls to the state and the readout.
         inference: Compile passes in evaluation mode too; otherwise those run as written, so that
@@ -86,7 +94,9 @@ def apply(
     loop = model.recurrent
     turn: Call = loop.turn
     if compiled:
-        turn = _compile(turn, inference=inference)
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(limit, GRAPHS)
+        turn = _let_rows_vary(_compile(turn, inference=inference))
         for block in (*model.prelude, *model.coda):
             assert isinstance(block, TransformerBlock)
             block.run = _compile(block.run, inference=inference)  # type: ignore[method-assign]
@@ -105,6 +115,36 @@ def _compile(call: Call, *, inference: bool) -> Call:
         return (fast if inference or owner.training else call)(*args, **kwargs)
 
     return run
+
+
+def _let_rows_vary(turn: Call) -> Call:
+    """Tell the compiler that the number of rows varies, where it does: one graph serves all then.
+
+    It would find out by itself, after a graph for the first number it sees.
+    """
+
+    @wraps(turn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        h, e, readout, tick, context, _, frozen, active = args
+        if isinstance(tick.last, Tensor) and tick.last.dim() and len(h) > 1:  # told per row
+            of_rows = (h, e, readout, tick.last, context, frozen, active)
+            for tensor in _tensors((*of_rows, kwargs["valid"], kwargs["shared"])):
+                if tensor.dim() > 1 and len(tensor) == len(h):
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return turn(*args, **kwargs)
+
+    return run
+
+
+def _tensors(part: object) -> Iterator[Tensor]:
+    """Every tensor in nested records, dicts and sequences."""
+    if isinstance(part, Tensor):
+        yield part
+    elif is_dataclass(part):
+        yield from _tensors([getattr(part, field.name) for field in fields(part)])
+    elif isinstance(part, (dict, list, tuple)):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _tensors(inner)
 
 
 def _recompute(call: Call, *, draws: bool) -> Call:

@@ -55,7 +55,8 @@ def build_state(
             apply(runs, compiled=engine.compile, checkpointed=engine.checkpoint)
     else:
         spread = spread_out(model, recipe, device)
-        working = Working(model, "fp32")
+        working = Working(model, "fp32")  # the ranks' own policy narrows what is computed in
+        working.precision = resolve(engine.precision, device)
         torch.manual_seed(dropout_seed(recipe.seed, spread.data_rank))
     state = TrainState(
         model=model,

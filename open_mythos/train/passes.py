@@ -1,6 +1,7 @@
 """Passes: how a step's batch is divided over ranks and passes, and how their numbers become one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,14 +11,34 @@ from open_mythos.data.batch import Batch
 from open_mythos.errors import ConfigError, InputError
 from open_mythos.model.output import ForwardOutput
 from open_mythos.parallel.spread import Spread
+from open_mythos.train.depth import deal, sample_depths
 from open_mythos.train.objective import Terms
 from open_mythos.train.recipe import Recipe
 
 
-def step_passes(recipe: Recipe, step: int, spread: Spread) -> list[Sequence[int] | None]:  # noqa: ARG001
-    """The rows of each forward and backward pass of this rank; [None] is the whole batch at once.
+@dataclass(frozen=True)
+class StepPlan:
+    """How a step's batch is read.
 
-    Every rank makes equally many passes over equally many rows, since they meet in each.
+    Attributes:
+        rows: The rows of each forward and backward pass of this rank; (None,) is the whole batch
+            at once. Every rank makes equally many passes, since they meet in each.
+        depths: Loops of every row of the step, on all ranks; None where all rows have the same.
+    """
+
+    rows: tuple[Sequence[int] | None, ...]
+    depths: tuple[int, ...] | None = None
+
+    def loops(self, index: int) -> list[int] | None:
+        """Loops of the rows of one pass; None where all rows of the step have the same."""
+        rows = self.rows[index]
+        if self.depths is None:
+            return None
+        return list(self.depths) if rows is None else [self.depths[row] for row in rows]
+
+
+def plan_step(recipe: Recipe, step: int, spread: Spread) -> StepPlan:
+    """Rows in order where all have the same depth; dealt by their depths where each has its own.
 
     Raises:
         ConfigError: If the batch cannot be divided evenly over the ranks.
@@ -29,22 +50,28 @@ def step_passes(recipe: Recipe, step: int, spread: Spread) -> list[Sequence[int]
             f"make it a multiple of {world}"
         )
     own = size // world
-    at_once = recipe.engine.micro_batch or own
-    if at_once >= own and world == 1:
-        return [None]
+    at_once = min(recipe.engine.micro_batch or own, own)
+    if recipe.depth.per == "sequence":
+        passes = -(-own // at_once)
+        depths = sample_depths(recipe.depth, recipe.seed, step, None, size)
+        hands = deal(depths, world * passes)
+        first = spread.data_rank * passes
+        return StepPlan(tuple(hands[first : first + passes]), tuple(depths))
+    if at_once == own and world == 1:
+        return StepPlan((None,))
     first = spread.data_rank * own
     starts = range(first, first + own, at_once)
-    return [range(start, min(start + at_once, first + own)) for start in starts]
+    return StepPlan(tuple(range(start, min(start + at_once, first + own)) for start in starts))
 
 
 def count_scored(parts: Sequence[Batch], device: torch.device, spread: Spread) -> Tensor | None:
     """Scored positions of the whole step, on the device; None where one pass holds them all.
 
     Raises:
-        InputError: If this rank's rows, all on the host, have none.
+        InputError: If there are none, where that is known without waiting for a device or a rank.
     """
     on_host = all(part.targets.device.type == "cpu" for part in parts)
-    if on_host and not any(part.scored for part in parts):
+    if on_host and spread.data_world == 1 and not any(part.scored for part in parts):
         count = sum(part.targets.numel() for part in parts)
         raise InputError(f"none of the {count} targets is scored")
     if len(parts) == 1 and spread.data_world == 1:

@@ -1,5 +1,6 @@
 """Recipe: the plain data that fixes a run, from model to seed."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -8,9 +9,10 @@ from open_mythos.errors import ConfigError, did_you_mean
 from open_mythos.parallel.degrees import Degrees
 from open_mythos.train.checks import at_least, in_unit, positive, whole
 from open_mythos.train.data_config import DataConfig as DataConfig, DataKind
+from open_mythos.train.depth import DepthConfig as DepthConfig
 
 
-DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
+PriorKind = Literal["geometric", "poisson"]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimKind = Literal["adamw", "muon"]
 Tracker = Literal["tensorboard", "wandb"]
@@ -23,48 +25,6 @@ ROW_SETTINGS: dict[DataKind, str] = {
     "pointer": "a row of data.states and data.queries",
     "parity": "data.length",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthConfig:
-    """How many loops each training step runs; a batch that fixes its own number goes first.
-
-    Attributes:
-        kind: "fixed", "uniform" (on min..max), "poisson" or "lognormal_poisson" (a Poisson whose
-            rate is itself log-normal: a longer tail), the last two cut to min..max.
-        mean: Loops on average, exactly, after the cut; "fixed": always, so a whole number there.
-            "uniform" ignores it.
-        min: Fewest loops.
-        max: Most loops.
-        sigma: "lognormal_poisson": standard deviation of the logarithm of the rate.
-        backprop_loops: Only the last so many loops of a step are differentiated, so that memory
-            does not grow with depth; None is all of them.
-    """
-
-    kind: DepthKind = "fixed"
-    mean: float = 4.0
-    min: int = 1
-    max: int = 16
-    sigma: float = 0.5
-    backprop_loops: int | None = None
-
-    def __post_init__(self) -> None:
-        whole("depth.min", self.min, 1)
-        if self.backprop_loops is not None:
-            whole("depth.backprop_loops", self.backprop_loops, 1)
-        whole("depth.max", self.max, self.min)
-        positive("depth.sigma", self.sigma)
-        if self.kind == "fixed":
-            if self.mean < 1 or self.mean != int(self.mean):
-                raise ConfigError(
-                    f"depth.mean is {self.mean}; with kind 'fixed' it is the number of loops, "
-                    "a whole number of at least 1"
-                )
-        elif self.kind != "uniform" and not self.min < self.mean < self.max:
-            raise ConfigError(
-                f"depth.mean is {self.mean}; it must lie strictly between depth.min ({self.min}) "
-                f"and depth.max ({self.max})"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +99,37 @@ class ObjectiveConfig:
     Attributes:
         z_loss: On the squared log-partition of the logits, which keeps them from drifting.
         ponder: On Graves' ponder cost (loops used plus remainder), which buys shorter thought.
+        loop_loss: On the cross entropy after some earlier loops, the mean over them, which teaches
+            a network to be read early. Each of them takes one more pass of the coda and the head.
+        loop_reads: "loop_loss": how many loops are read, drawn for each step.
+        depth_prior: On the divergence of the halting weights from a prior over loops
+            (PonderNet, arXiv 2107.05407).
+        prior: "depth_prior": "geometric", or "poisson"; either is cut to the loops that are run.
+        prior_mean: "depth_prior": mean of the prior before the cut.
     """
 
     z_loss: float = 0.0
     ponder: float = 0.0
+    loop_loss: float = 0.0
+    loop_reads: int = 1
+    depth_prior: float = 0.0
+    prior: PriorKind = "geometric"
+    prior_mean: float = 4.0
 
     def __post_init__(self) -> None:
-        at_least("objective.z_loss", self.z_loss, 0)
-        at_least("objective.ponder", self.ponder, 0)
+        for name in ("z_loss", "ponder", "loop_loss", "depth_prior"):
+            at_least(f"objective.{name}", getattr(self, name), 0)
+        whole("objective.loop_reads", self.loop_reads, 1)
+        if self.prior not in get_args(PriorKind):
+            raise ConfigError(
+                f"objective.prior is {self.prior!r}; "
+                f"{did_you_mean(str(self.prior), get_args(PriorKind))}"
+            )
+        if not (math.isfinite(self.prior_mean) and self.prior_mean > 1):
+            raise ConfigError(
+                f"objective.prior_mean is {self.prior_mean}; it must be more than 1, the fewest "
+                "loops there are"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +265,17 @@ class Recipe:
             raise ConfigError(
                 f"objective.ponder is {self.objective.ponder} but model.readout is 'last', in "
                 "which halting plays no part; set the one to 0 or the other to 'act'"
+            )
+        if self.objective.depth_prior and self.model.readout != "act":
+            raise ConfigError(
+                f"objective.depth_prior is {self.objective.depth_prior} but model.readout is "
+                f"{self.model.readout!r}, whose halting weights are no distribution over loops; "
+                "set the one to 0 or the other to 'act'"
+            )
+        if self.objective.loop_loss and self.depth.backprop_loops == 1:
+            raise ConfigError(
+                f"objective.loop_loss is {self.objective.loop_loss} but depth.backprop_loops is 1, "
+                "so that no loop before the last is differentiated; raise it, or leave one out"
             )
         length, room = self.data.row_length, self.model.max_seq_len
         if length > room:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from open_mythos.data.batch import BatchSource
+from open_mythos.data.batch import Batch, BatchSource
 from open_mythos.model.output import ForwardOutput
 from open_mythos.nn.moe.balance import dead_experts, load_entropy, load_peak
 from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
 from open_mythos.train.loss_scale import FLOOR
-from open_mythos.train.objective import objective
+from open_mythos.train.objective import objective, sample_reads
 from open_mythos.train.optim import set_learning_rate, skip_unless
-from open_mythos.train.passes import Tally, count_scored, step_passes
+from open_mythos.train.passes import StepPlan, Tally, count_scored, plan_step
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
 from open_mythos.train.schedule import learning_rate
@@ -31,7 +31,7 @@ class Launched:
     Attributes:
         step: Steps done with it.
         drawn: Level of its rows where a curriculum mixes several; 0 where it does not.
-        n_loops: Loops it was given.
+        depths: Loops that its rows were given, on all ranks; one number where all had the same.
         level: Curriculum level it was drawn for.
         lr: Its learning rate.
         positions: Positions of its whole batch, those of other ranks included.
@@ -47,7 +47,7 @@ class Launched:
 
     step: int
     drawn: int
-    n_loops: int
+    depths: tuple[int, ...]
     level: int
     lr: float
     positions: int
@@ -80,13 +80,14 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
     """
     began = time.perf_counter()
     model, level, spread = state.working.model.train(), state.curriculum.level, state.spread
+    plan = plan_step(recipe, state.step, spread)
     parts = [
         (source.batch(state.step, level) if rows is None else source.batch(state.step, level, rows))
-        for rows in step_passes(recipe, state.step, spread)
+        for rows in plan.rows
     ]
     waited = time.perf_counter() - began
     scored = count_scored(parts, state.device, spread)
-    n_loops = parts[0].n_loops or sample_depth(recipe.depth, recipe.seed, state.step)
+    depths = depths_of(plan, parts[0].n_loops, recipe, state.step)
     lr = learning_rate(recipe.optim, state.step, recipe.steps)
 
     tally, forward = Tally(), spread.caller(model)
@@ -96,10 +97,11 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         with spread.passing(last=index == len(parts) - 1):
             output: ForwardOutput = forward(
                 batch.ids,
-                n_loops,
+                depths[0] if len(depths) == 1 else plan.loops(index),
                 logits_to_keep=0,
                 backprop_loops=recipe.depth.backprop_loops,
                 return_output=True,
+                **further(batch, depths, recipe, state),
             )
             terms = objective(
                 output, batch.targets, head_weight(model), recipe.objective, spread.head_loss
@@ -128,7 +130,7 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
     return Launched(
         step=state.step,
         drawn=parts[0].level,
-        n_loops=n_loops,
+        depths=depths,
         level=level,
         lr=lr,
         positions=positions,
@@ -141,6 +143,32 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         shape=(load.shape[0], load.shape[1]),
         arrived=arrived,
     )
+
+
+def depths_of(plan: StepPlan, asked: int | None, recipe: Recipe, step: int) -> tuple[int, ...]:
+    """Loops of a step's rows, one number where all have the same: first what the batch asks for."""
+    if asked is not None:
+        return (asked,)
+    if plan.depths is not None:
+        return plan.depths
+    return (sample_depth(recipe.depth, recipe.seed, step),)
+
+
+def further(
+    batch: Batch, depths: tuple[int, ...], recipe: Recipe, state: TrainState
+) -> dict[str, Any]:
+    """What some passes are told besides; other networks than OpenMythos need not know of it."""
+    deepest, told = max(depths), dict[str, Any]()
+    reads = sample_reads(
+        recipe.objective, deepest, recipe.depth.backprop_loops, recipe.seed, state.step
+    )
+    if reads:
+        told["read_loops"] = reads
+    if batch.documents is not None:
+        told["documents"] = batch.documents
+    if len(depths) > 1 and state.spread.data_world > 1:
+        told["min_loops"] = deepest  # ranks that share experts meet in every loop
+    return told
 
 
 def finish(
@@ -173,7 +201,7 @@ def finish(
     work = Work(
         positions=launched.positions,
         length=launched.length,
-        depths=[launched.n_loops],
+        depths=launched.depths,
         backprop_loops=recipe.depth.backprop_loops,
         precision=state.working.precision,
     )
@@ -188,8 +216,8 @@ def finish(
         accuracy=accuracy,
         lr=launched.lr,
         grad_norm=read["grad_norm"],
-        n_loops=launched.n_loops,
-        given_loops=float(launched.n_loops),
+        n_loops=max(launched.depths),
+        given_loops=sum(launched.depths) / len(launched.depths),
         mean_loops=read["mean_loops"],
         level=launched.level,
         tokens=launched.tokens,

@@ -31,9 +31,11 @@ compiles = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:Us
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     """Graphs recorded so far. The backend runs them as they are: Inductor takes minutes here."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    limit = torch._dynamo.config.recompile_limit
     torch._dynamo.reset()
     counters.clear()
     yield lambda: counters["stats"]["unique_graphs"]
+    torch._dynamo.config.recompile_limit = limit
     torch._dynamo.reset()
     counters.clear()
 
@@ -195,6 +197,58 @@ def test_two_graphs_serve_every_depth(
     assert compiler() == 2
     assert not counters["graph_break"]
     assert not counters["recompile_limit"]
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backprop_loops", "turns", "changes"),
+    [
+        (None, 2, {}),  # any number of rows, and one
+        (2, 4, {"readout": "last", "attn_type": "mla"}),  # and both without gradient
+        (None, 6, {"halted": "freeze"}),  # and both before the first halt, and right behind it
+    ],
+    ids=["plain", "truncated", "frozen"],
+)
+def test_a_handful_of_graphs_serves_rows_of_any_depths(
+    twins: Any, compiler: Callable[[], int], backprop_loops: int | None, turns: int, changes: Any
+) -> None:
+    model, twin = twins(**changes)
+    apply(model, compiled=True)
+    ids = torch.randint(37, (6, LENGTH))
+    mask = torch.ones_like(ids)
+    mask[2, :3] = 0
+    first = [[3, 1, 5, 2, 8, 8], [8, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 7]]
+    for depths in (*first, *torch.randint(1, 9, (4, 6)).tolist()):
+        losses = []
+        for one in (model, twin):
+            one.zero_grad()
+            logits = one(ids, depths, attention_mask=mask, backprop_loops=backprop_loops)
+            loss = logits[mask.bool()].square().mean()
+            loss.backward()
+            grads = [p.grad for p in one.parameters() if p.grad is not None]
+            losses.append((loss.detach(), torch.cat([g.flatten() for g in grads])))
+        torch.testing.assert_close(*losses, rtol=1e-8, atol=1e-10)
+        assert torch.equal(served(model), served(twin))
+        if depths == first[-1]:
+            found = compiler()
+    assert compiler() == found <= 1 + turns
+    assert not counters["graph_break"]
+    assert not counters["recompile_limit"]
+
+
+@compiles
+@pytest.mark.slow
+def test_rows_of_one_depth_keep_their_graph(twins: Any, compiler: Callable[[], int]) -> None:
+    model, twin = twins()
+    apply(model, compiled=True)
+    agree(model, twin, 3)
+    ids = torch.randint(37, (ROWS, LENGTH))
+    torch.testing.assert_close(model(ids, [3, 3]), twin(ids, [3, 3]), rtol=1e-8, atol=1e-10)
+    assert compiler() == 3
+    for loops in (1, 6):
+        agree(model, twin, loops)
+    assert compiler() == 3
 
 
 @compiles

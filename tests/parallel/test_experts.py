@@ -18,7 +18,8 @@ from open_mythos.ops.routing import route
 from open_mythos.parallel.degrees import Degrees
 from open_mythos.parallel.experts import SpreadMoE, exchange, run_spread
 from open_mythos.parallel.mesh import Axis, open_mesh
-from tests.parallel.twin import alone, batch, network, spread_out, together
+from open_mythos.parallel.spread import Spread
+from tests.parallel.twin import ROWS, alone, batch, network, optimiser, spread_out, together
 from tests.parallel.workers import Workers
 
 
@@ -147,6 +148,55 @@ def test_spread_experts_may_be_compiled_around_and_computed_again(
     expected = alone(steps=3, halted=halted)
     for losses in two(_compiled, {"halted": halted}):
         torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
+
+
+DEPTHS = [1, 2, 5, 3]  # the second rank's rows go on when those of the first have ended
+
+
+def _steps_of_rows(
+    degrees: dict[str, int], how: dict[str, Any], backprop_loops: int | None, readout: str
+) -> tuple[list[float], list[float]]:
+    """Losses of three steps whose rows have depths of their own, and the loads that were seen."""
+    model = network(readout=readout)
+    spread = spread_out(model, degrees, **how) if degrees else Spread()
+    own = ROWS // spread.data_world
+    rows = range(spread.data_rank * own, (spread.data_rank + 1) * own)
+    optimizer, losses = optimiser(model), []
+    for step in range(3):
+        ids, targets = batch(step)
+        out = spread.caller(model)(
+            ids[rows.start : rows.stop],
+            [DEPTHS[row] for row in rows],
+            min_loops=max(DEPTHS),
+            backprop_loops=backprop_loops,
+            logits_to_keep=0,
+            return_output=True,
+        )
+        wanted = targets[rows.start : rows.stop].flatten()
+        cost = spread.head_loss(out.features.flatten(0, 1), model.head.weight, wanted)
+        loss = cost.total * (cost.n_targets / (targets != -100).sum())
+        (loss * spread.data_world).backward()
+        spread.clip(model, 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        load = model.update_router_bias(0.001)
+        losses.append(float(spread.sum(loss.detach().double())))
+    return losses, load.tolist()
+
+
+@pytest.mark.parametrize("how", [{}, {"checkpointed": True}], ids=["plain", "computed again"])
+@pytest.mark.parametrize("backprop_loops", [None, 2])
+@pytest.mark.parametrize(
+    ("degrees", "readout"), [({"expert": 2}, "act"), ({"expert": 2}, "last"), ({"shard": 2}, "act")]
+)
+def test_rows_of_unequal_depths_keep_no_rank_waiting(
+    two: Workers, degrees: dict[str, int], readout: str, backprop_loops: int | None, how: Any
+) -> None:
+    """A rank whose rows have ended takes part in the other's loops, there and back."""
+    losses, load = _steps_of_rows({}, how, backprop_loops, readout)
+    for found, seen in two(_steps_of_rows, degrees, how, backprop_loops, readout):
+        torch.testing.assert_close(found, losses, rtol=0, atol=1e-5)
+        assert sum(seen) == sum(load)
 
 
 def test_one_process_never_loads_this() -> None:

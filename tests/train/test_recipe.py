@@ -119,6 +119,19 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (DepthConfig, {"mean": 2.5}, r"depth\.mean is 2\.5.*whole number"),
     (DepthConfig, {"kind": "poisson", "mean": 16}, r"depth\.mean is 16.*between.*\(1\).*\(16\)"),
     (DepthConfig, {"kind": "lognormal_poisson", "sigma": 0}, r"depth\.sigma is 0"),
+    (DepthConfig, {"per": "row"}, r"depth\.per is 'row'"),
+    (DepthConfig, {"curriculum_steps": -1}, r"depth\.curriculum_steps is -1"),
+    (DepthConfig, {"start_mean": 2}, r"start_mean is 2, but depth\.curriculum_steps is 0"),
+    (
+        DepthConfig,
+        {"start_mean": 4.5, "curriculum_steps": 9},
+        r"start_mean is 4\.5; it must lie in 1\.0 \.\. 4\.0",
+    ),
+    (
+        DepthConfig,
+        {"kind": "uniform", "min": 2, "start_mean": 1.5, "curriculum_steps": 9},
+        r"start_mean is 1\.5; it must lie in 2\.0 \.\. 9\.0",
+    ),
     (OptimConfig, {"lr": math.nan}, r"optim\.lr is nan"),
     (OptimConfig, {"betas": (0.9, 1.0)}, r"optim\.betas has 1\.0"),
     (OptimConfig, {"final_ratio": 1.5}, r"optim\.final_ratio is 1\.5"),
@@ -129,6 +142,11 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (OptimConfig, {"muon_momentum": 1.0}, r"optim\.muon_momentum has 1\.0"),
     (OptimConfig, {"skip_spikes": 0.5}, r"optim\.skip_spikes is 0\.5.*at least 1"),
     (ObjectiveConfig, {"ponder": -1}, r"objective\.ponder is -1"),
+    (ObjectiveConfig, {"loop_loss": math.nan}, r"objective\.loop_loss is nan"),
+    (ObjectiveConfig, {"depth_prior": -1}, r"objective\.depth_prior is -1"),
+    (ObjectiveConfig, {"loop_reads": 0}, r"objective\.loop_reads is 0"),
+    (ObjectiveConfig, {"prior": "geometrc"}, r"prior is 'geometrc'.*did you mean 'geometric'"),
+    (ObjectiveConfig, {"prior_mean": 1.0}, r"objective\.prior_mean is 1\.0.*more than 1"),
     (CurriculumConfig, {"momentum": 1.0}, r"curriculum\.momentum is 1\.0"),
     (CurriculumConfig, {"first_level": -1}, r"curriculum\.first_level is -1"),
     (DepthConfig, {"backprop_loops": 0}, r"depth\.backprop_loops is 0"),
@@ -167,6 +185,20 @@ def test_parts_that_contradict_each_other_are_refused(tiny: Recipe) -> None:
         replace(tiny, data=DataConfig(kind="text", seq_len=65))
 
 
+def test_terms_that_nothing_can_form_are_refused(tiny: Recipe) -> None:
+    prior = ObjectiveConfig(depth_prior=0.01)
+    assert replace(tiny, objective=prior).objective is prior
+    for readout in ("last", "act_sum"):
+        model = MythosConfig.from_dict({**tiny.model.to_dict(), "readout": readout})
+        with pytest.raises(ConfigError, match=rf"depth_prior is 0\.01 but .* is '{readout}'"):
+            replace(tiny, objective=prior, model=model)
+    early = ObjectiveConfig(loop_loss=0.5)
+    depth = replace(tiny.depth, backprop_loops=2)
+    assert replace(tiny, objective=early, depth=depth).objective is early
+    with pytest.raises(ConfigError, match=r"loop_loss is 0\.5 but depth\.backprop_loops is 1"):
+        replace(tiny, objective=early, depth=replace(depth, backprop_loops=1))
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -174,7 +206,8 @@ def test_parts_that_contradict_each_other_are_refused(tiny: Recipe) -> None:
             DataConfig,
             "batch_size seq_len states queries max_hops loops_per_hop length",
         ),
-        (DepthConfig, "min max backprop_loops"),
+        (DepthConfig, "min max backprop_loops curriculum_steps"),
+        (ObjectiveConfig, "loop_reads"),
         (OptimConfig, "warmup_steps max_skipped"),
         (CurriculumConfig, "first_level min_steps"),
         (Recipe, "steps seed eval_every save_every keep_last log_every"),

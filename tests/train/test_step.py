@@ -14,7 +14,7 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.train import spikes
 from open_mythos.train.build import build_state
 from open_mythos.train.curriculum import Progress
-from open_mythos.train.depth import sample_depth
+from open_mythos.train.depth import sample_depth, sample_depths
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.records import StepRecord, timeless
 from open_mythos.train.schedule import learning_rate
@@ -116,6 +116,38 @@ def test_passes_change_a_step_by_rounding_only(
             torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("micro_batch", [0, 1, 3])
+def test_rows_of_their_own_depth_are_each_run_as_often_as_drawn(
+    quiet: Recipe, micro_batch: int
+) -> None:
+    """Against every row by itself, in float64; whatever the passes, the step is the same."""
+    recipe = replace(
+        quiet,
+        depth=replace(quiet.depth, per="sequence"),
+        engine=EngineConfig(micro_batch=micro_batch),
+    )
+    state, source = begin(recipe, lambda r: OpenMythos(r.model).double())
+    twin, _ = begin(recipe, lambda r: OpenMythos(r.model).double())
+    record = train_step(state, source, recipe)
+    batch, size = source.batch(0, 1), recipe.data.batch_size
+    depths = sample_depths(recipe.depth, recipe.seed, 0, None, size)
+    assert len(set(depths)) > 1
+    model = twin.model.train()
+    losses = [
+        torch.nn.functional.cross_entropy(
+            model(batch.ids[row : row + 1], depths[row])[0], batch.targets[row]
+        )
+        for row in range(size)
+    ]
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    assert record.loss == pytest.approx(float(loss.detach()), rel=1e-9)
+    assert record.grad_norm == pytest.approx(float(norm), rel=1e-9)
+    assert record.n_loops == max(depths)
+    assert record.given_loops == pytest.approx(sum(depths) / size)
+
+
 def test_a_batch_that_names_its_loops_is_obeyed(tiny: Recipe, stand_in: Any) -> None:
     recipe = replace(
         tiny,
@@ -198,7 +230,7 @@ def test_the_record_says_what_the_step_took(quiet: Recipe, monkeypatch: pytest.M
         still.setattr("time.perf_counter", lambda: waiting.began + 4.0)
         record = finish(state, waiting, source, recipe)
     positions = recipe.data.batch_size * waiting.length
-    flops = training_flops_per_token(recipe.model, waiting.n_loops, waiting.length, 1)
+    flops = training_flops_per_token(recipe.model, max(waiting.depths), waiting.length, 1)
     assert (record.seconds, record.tokens_per_second) == (4.0, positions / 4.0)
     assert 0.0 < waiting.waited == record.waited < 4.0
     assert record.flops_per_second == pytest.approx(positions * flops / 4.0)
