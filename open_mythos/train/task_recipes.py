@@ -16,7 +16,9 @@ from open_mythos.train.recipe import (
 # time; "held out" is accuracy on evaluation batches of that difficulty.
 
 
-def solver(name: str, data: DataConfig, *, steps: int, max_seq_len: int) -> Recipe:
+def solver(
+    name: str, data: DataConfig, *, steps: int, max_seq_len: int, lr: float = 5e-3
+) -> Recipe:
     """A small network on a task, with the settings that the demo's pointer chasing was tuned for.
 
     Args:
@@ -24,6 +26,7 @@ def solver(name: str, data: DataConfig, *, steps: int, max_seq_len: int) -> Reci
         data: The task.
         steps: Optimizer steps.
         max_seq_len: Room for rows, those of evaluation at twice the trained difficulty included.
+        lr: Peak learning rate.
     """
     vocab_size = data.build_task(seed=0).vocab_size
     return Recipe(
@@ -32,7 +35,7 @@ def solver(name: str, data: DataConfig, *, steps: int, max_seq_len: int) -> Reci
         data=data,
         depth=DepthConfig(kind="poisson", mean=4, min=1, max=8),
         optim=OptimConfig(
-            lr=5e-3, betas=(0.9, 0.98), warmup_steps=50, final_ratio=0.05, decay_embeddings=True
+            lr=lr, betas=(0.9, 0.98), warmup_steps=50, final_ratio=0.05, decay_embeddings=True
         ),
         curriculum=CurriculumConfig(threshold=0.95, momentum=0.5, min_steps=4),
         router_bias_step=0.01,
@@ -85,8 +88,8 @@ def task_words() -> Recipe:
 
 def task_addition() -> Recipe:
     """Sums of two numbers of up to four digits."""
-    data = DataConfig(kind="addition", batch_size=32, task={"queries": 3, "max_level": 4})
-    return solver("task-addition", data, steps=800, max_seq_len=128)
+    data = DataConfig(kind="addition", batch_size=32, task={"queries": 3, "max_level": 3})
+    return solver("task-addition", data, steps=800, max_seq_len=96, lr=2e-3)
 
 
 def task_variables() -> Recipe:
@@ -94,9 +97,9 @@ def task_variables() -> Recipe:
     data = DataConfig(
         kind="variables",
         batch_size=64,
-        task={"variables": 12, "values": 8, "queries": 12, "layout": "joint", "max_level": 4},
+        task={"variables": 8, "values": 8, "queries": 8, "layout": "joint", "max_level": 4},
     )
-    return solver("task-variables", data, steps=600, max_seq_len=64)
+    return solver("task-variables", data, steps=800, max_seq_len=64)
 
 
 def task_knowledge() -> Recipe:
