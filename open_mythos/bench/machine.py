@@ -4,7 +4,6 @@ import os
 import platform
 import shlex
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from open_mythos.train.environment import environment
 
 # Where the benchmark runs on a copy without its .git, this variable tells the commit.
 COMMIT = "OPEN_MYTHOS_COMMIT"
-PACKAGES = ("triton", "transformers", "flash-attn")
 
 
 def about(device: torch.device, words: Sequence[str], peer: Path | None) -> dict[str, Any]:
@@ -26,8 +24,8 @@ def about(device: torch.device, words: Sequence[str], peer: Path | None) -> dict
         words: The command's arguments.
         peer: Folder of the unpacked open-mythos 0.5.0.
     """
-    found = environment(device, 0)
-    del found["step"]
+    of_training = ("step", "seed", "world")
+    found = {k: v for k, v in environment(device, 0).items() if k not in of_training}
     given = os.environ.get(COMMIT)
     if found["git"] is None and given:
         found["git"] = {"commit": given, "changed": None}
@@ -35,19 +33,9 @@ def about(device: torch.device, words: Sequence[str], peer: Path | None) -> dict
     return {
         **found,
         "device_name": torch.cuda.get_device_name(device) if cuda else processor(),
-        "cuda": torch.version.cuda,
-        "packages": {name: v for name in PACKAGES if (v := installed(name)) is not None},
         "peer": None if peer is None else peer_version(peer),
         "command": shlex.join(["open-mythos", "bench", *words]),
     }
-
-
-def installed(package: str) -> str | None:
-    """A package's version, if it is here."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def peer_version(folder: Path) -> str | None:

@@ -19,6 +19,7 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.ops.backend import ExpertsBackend
 from open_mythos.parallel.apply import apply
+from open_mythos.train.build import build_state
 from open_mythos.train.recipe import (
     DataConfig,
     DepthConfig,
@@ -28,7 +29,6 @@ from open_mythos.train.recipe import (
     Recipe,
 )
 from open_mythos.train.step import Launched, finish, launch, train_step
-from open_mythos.train.trainer import build_state
 
 
 BATCHES = 4  # different random batches, so that no step sees what the last one saw
@@ -72,9 +72,16 @@ class RandomBatches:
     depths: Sequence[int]
     max_level: int = 0
 
-    def batch(self, step: int, level: int = 0) -> Batch:
-        """The batch of a step."""
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        return len(self.batches[0].ids)
+
+    def batch(self, step: int, level: int = 0, rows: Sequence[int] | None = None) -> Batch:
+        """The batch of a step, or some of its rows."""
         chosen = self.batches[step % len(self.batches)]
+        if rows is not None:
+            chosen = replace(chosen, ids=chosen.ids[list(rows)], targets=chosen.targets[list(rows)])
         return replace(chosen, n_loops=self.depths[step % len(self.depths)], level=level)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -181,14 +181,25 @@ def digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def write_manifest(folder: str | Path) -> None:
-    """Seal a finished folder: note the size and checksum of every file in it."""
-    root = Path(folder)
-    files = {
-        path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)}
+def manifest_entry(path: Path) -> dict[str, Any]:
+    """What a manifest says of one file: its size and checksum."""
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
+def write_manifest(folder: str | Path, known: Mapping[str, dict[str, Any]] | None = None) -> None:
+    """Seal a finished folder: note the size and checksum of every file in it.
+
+    Args:
+        folder: The folder.
+        known: Entries of files whose writers have read them already.
+    """
+    root, known = Path(folder), known or {}
+    names = {
+        path.relative_to(root).as_posix(): path
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
+    files = {name: known.get(name) or manifest_entry(path) for name, path in names.items()}
     write_json(root / MANIFEST, {"files": files})
 
 
@@ -227,8 +238,13 @@ def check_file(folder: str | Path, name: str, *, sealed: bool = False) -> Path:
     return path
 
 
-def check_folder(folder: str | Path) -> None:
+def check_folder(folder: str | Path, part: int = 0, parts: int = 1) -> None:
     """Check every file that a sealed folder's manifest lists.
+
+    Args:
+        folder: The folder.
+        part: Which share of the files to check, where several processes divide the work.
+        parts: Into how many shares it is divided.
 
     Raises:
         DamagedError: On the first file that is missing, truncated or altered.
@@ -236,5 +252,5 @@ def check_folder(folder: str | Path) -> None:
     manifest = read_json(Path(folder) / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise DamagedError(f"{Path(folder) / MANIFEST} is no manifest; use another checkpoint")
-    for name in manifest["files"]:
+    for name in sorted(manifest["files"])[part::parts]:
         check_file(folder, name, sealed=True)

@@ -22,6 +22,7 @@ from open_mythos.checkpoint.files import (
     write_json,
     write_manifest,
 )
+from open_mythos.checkpoint.shard_files import INDEX_FILE, SHARDS, consolidate, of_model
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CheckpointError, DamagedError
 
@@ -46,12 +47,18 @@ def write_tensors(
 
     Two names of one tensor (a head tied to the embedding) are stored once and read back as one.
     Views that overlap in part are stored apart.
+
+    Raises:
+        OSError: If the disk refuses, a full one included.
     """
     kept, aliases = without_aliases(tensors)
     notes = {"format": "pt", **(metadata or {})}
     if aliases:
         notes[ALIASES] = json.dumps(aliases, sort_keys=True)
-    save_file(kept, str(path), metadata=notes)
+    try:
+        save_file(kept, str(path), metadata=notes)
+    except SafetensorError as error:  # it wraps what the system says
+        raise OSError(f"{path} cannot be written: {error}") from None
 
 
 def without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -152,10 +159,15 @@ def save_model(folder: str | Path, config: MythosConfig, state: Mapping[str, Ten
 def write_model(folder: Path, config: MythosConfig, state: Mapping[str, Tensor]) -> None:
     """Write the two files of a model into a folder whose making the caller guards."""
     write_tensors(folder / MODEL_FILE, state)
+    write_config(folder, config, stored_dtype(state))
+
+
+def write_config(folder: Path, config: MythosConfig, dtype: str) -> None:
+    """Write config.json alone, beside weights that lie elsewhere in the folder."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "architecture": ARCHITECTURE,
-        "torch_dtype": stored_dtype(state),
+        "torch_dtype": dtype,
         "config": config.to_dict(),
     }
     write_json(folder / CONFIG_FILE, document)
@@ -171,7 +183,7 @@ def stored_dtype(state: Mapping[str, Tensor]) -> str:
 
 
 def load_model(folder: str | Path) -> tuple[MythosConfig, dict[str, Tensor]]:
-    """The config and the weights of a model folder, on the CPU.
+    """The config and the weights of a model folder, on the CPU; sharded ones are put together.
 
     Raises:
         CheckpointError: If the path is a pickle, a file is missing, truncated or altered, the
@@ -188,6 +200,11 @@ def load_model(folder: str | Path) -> tuple[MythosConfig, dict[str, Tensor]]:
         for path in sorted(root.iterdir()):
             refuse_pickle(path)
     config = read_config(root)
+    if not (root / MODEL_FILE).is_file() and (root / INDEX_FILE).is_file():
+        check_file(root, INDEX_FILE)
+        for path in root.glob(SHARDS):
+            check_file(root, path.name)
+        return config, consolidate(root, of_model)
     tensors, _ = read_tensors(check_file(root, MODEL_FILE))
     return config, tensors
 

@@ -16,7 +16,7 @@ from open_mythos.bench.sizes import size as named_size
 from open_mythos.bench.suite import Setting, has_hugging_face
 from open_mythos.bench.table import insert, render, results_files
 from open_mythos.errors import InputError
-from open_mythos.train.trainer import find_device
+from open_mythos.train.build import find_device
 
 
 PEER = "OPEN_MYTHOS_PEER"

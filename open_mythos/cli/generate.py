@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from open_mythos.cli.opening import open_checkpoint
+from open_mythos.data.tokenizer import decode_known
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
 from open_mythos.nn.mode import evaluating
@@ -38,12 +39,12 @@ def run(  # noqa: PLR0913 -- one argument per option
     )
     written, shown = list(start) if prompt else [], ""
     with torch.inference_mode(), evaluating(model):
-        shown = _show(tokenizer.decode(written), shown)
+        shown = _show(decode_known(tokenizer, written), shown)
         for token in tokens:
             if int(token) == eos:
                 break
             written.append(int(token))
-            shown = _show(tokenizer.decode(written), shown)
+            shown = _show(decode_known(tokenizer, written), shown)
     sys.stdout.write("\n")
 
 

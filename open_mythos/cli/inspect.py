@@ -183,14 +183,15 @@ def inspect_backends(cfg: MythosConfig) -> Backends:
     """Ask everything that picks an implementation what it would pick here."""
     import torch  # noqa: PLC0415 -- counting a model does without torch
 
-    from open_mythos.bench.machine import installed, processor  # noqa: PLC0415 -- likewise
+    from open_mythos.bench.machine import processor  # noqa: PLC0415 -- likewise
     from open_mythos.ops.available import choices  # noqa: PLC0415 -- likewise
-    from open_mythos.train.trainer import find_device  # noqa: PLC0415 -- likewise
+    from open_mythos.train.build import find_device  # noqa: PLC0415 -- likewise
+    from open_mythos.train.environment import version_of  # noqa: PLC0415 -- likewise
 
     device = find_device("auto")
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else processor()
-    versions = {package: installed(package) for package in ("torch", "triton", "flash-attn")}
+    versions = {package: version_of(package) for package in ("torch", "triton", "flash-attn")}
     return Backends(
         device=f"{device.type}, {name}",
         versions={**versions, "CUDA": torch.version.cuda},

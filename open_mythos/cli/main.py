@@ -1,12 +1,14 @@
 """The `open-mythos` command: a table of subcommands, each importing its work when it runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from open_mythos import __version__
+from open_mythos.cli.data import app as data
+from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
 
 
@@ -35,6 +37,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(data, name="data")
+app.add_typer(tokenizer, name="tokenizer")
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -51,6 +56,13 @@ Loops = Annotated[
 Device = Annotated[
     str, typer.Option(help="auto (the accelerator if there is one), cpu, cuda:1, ...")
 ]
+Resume = Literal["auto", "only"]
+# What `--resume` says, in the trainer's own words.
+STARTS: dict[Resume | None, Literal["new", "auto", "resume"]] = {
+    None: "new",
+    "auto": "auto",
+    "only": "resume",
+}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -93,13 +105,16 @@ def train(
         Path | None, typer.Option(help="Run folder; default: runs/NAME.", show_default=False)
     ] = None,
     resume: Annotated[
-        bool | None,
+        Resume | None,
         typer.Option(
-            "--resume/--fresh",
-            help="Go on with the run in OUT, or delete it; neither: OUT must hold no run.",
+            help="auto: go on with the run in OUT, or begin one; only: OUT must hold one. "
+            "Without it: OUT must hold none.",
             show_default=False,
         ),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the run in OUT and begin anew.")
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML file of settings, laid under KEY=VALUE.")
     ] = None,
@@ -107,14 +122,16 @@ def train(
         bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")
     ] = False,
 ) -> None:
-    """Train a named run, with settings of your own."""
+    """Train a named run, with settings of your own; under torchrun, on many devices."""
     from open_mythos.cli.train import run
 
+    if resume and fresh:
+        raise typer.BadParameter("--resume and --fresh exclude each other")
     code = run(
         name=name,
         overrides=overrides or [],
         out=out or Path("runs") / name,
-        start="new" if resume is None else "resume" if resume else "fresh",
+        start="fresh" if fresh else STARTS[resume],
         config=config,
         print_config=print_config,
     )
@@ -174,6 +191,26 @@ def sweep(
         device=device,
         as_json=as_json,
     )
+
+
+@app.command()
+def plot(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture: .png, .svg or .pdf; default: curves.png in the folder of a single run, "
+            "or here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Draw the curves of one or more runs, and their loss at every depth."""
+    from open_mythos.cli.plot import run
+
+    run(runs=runs, out=out)
 
 
 @app.command()

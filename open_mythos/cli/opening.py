@@ -6,9 +6,9 @@ from pathlib import Path
 from open_mythos.data.tokenizer import Tokenizer, tokenizer_from_folder
 from open_mythos.errors import CheckpointError, InputError
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.train.build import find_device
 from open_mythos.train.checkpoints import RunFolder, newest_checkpoint, read_recipe
 from open_mythos.train.recipe import Recipe
-from open_mythos.train.trainer import find_device
 
 
 @dataclass(frozen=True)

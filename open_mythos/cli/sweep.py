@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from open_mythos.cli.opening import Opened, open_checkpoint
+from open_mythos.data.chat_rows import ChatRows
 from open_mythos.data.corpus import corpus_text, encode_corpus
-from open_mythos.data.tasks import PointerChase, PrefixParity
+from open_mythos.data.tasks.task import Task
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError
+from open_mythos.eval.accuracy import those_with_room
 from open_mythos.eval.loop_curve import DepthMap, LoopCurve, depth_map, sweep
 from open_mythos.eval.perplexity import score
 from open_mythos.train.sources import EvaluationSource, build_sources
@@ -31,7 +33,7 @@ def run(
     opened = open_checkpoint(checkpoint, device)
     held_out = _windows(opened, str(text)) if text is not None else _own_data(opened)
     found: LoopCurve | DepthMap
-    if isinstance(held_out, TokenWindows):
+    if isinstance(held_out, TokenWindows | ChatRows):
         found = text_curve(opened, held_out, loops, batches)
     else:
         found = task_map(opened, held_out, loops, batches)
@@ -63,9 +65,9 @@ def _windows(opened: Opened, corpus: str) -> TokenWindows:
 
 
 def text_curve(
-    opened: Opened, windows: TokenWindows, loops: Sequence[int], batches: int
+    opened: Opened, windows: TokenWindows | ChatRows, loops: Sequence[int], batches: int
 ) -> LoopCurve:
-    """Loss on the first batches of a text, at every depth."""
+    """Loss on the first batches of a text, or of conversations, at every depth."""
     return sweep(
         opened.model,
         loops,
@@ -74,13 +76,11 @@ def text_curve(
     )
 
 
-def task_map(
-    opened: Opened, task: PointerChase | PrefixParity, loops: Sequence[int], batches: int
-) -> DepthMap:
+def task_map(opened: Opened, task: Task, loops: Sequence[int], batches: int) -> DepthMap:
     """Accuracy at every depth, from the easiest to four times the trained, as far as fits."""
-    most, room = task.max_level, opened.model.cfg.max_seq_len
-    wanted = sorted({1, max(1, most // 2), most, 2 * most, 4 * most})
-    difficulties = [d for d in wanted if task.evaluation_batch(d).ids.shape[1] <= room]
+    most = task.max_level
+    wanted = {1, max(1, most // 2), most, 2 * most, 4 * most}
+    difficulties = those_with_room(task, wanted, opened.model.cfg.max_seq_len)
     return depth_map(opened.model, task, difficulties, loops, batches=batches, name="task")
 
 

@@ -136,8 +136,8 @@ def flops_per_token(
 
     Latent attention is counted in its expanded form; the absorbed one serves where it is cheaper
     (decoding). The loop's last term is halting, absent with readout "last". Softmax, norms,
-    rotations and other elementwise work are left out. A training step costs about three forward
-    passes.
+    rotations and other elementwise work are left out. What training adds is in
+    `training_flops_per_token`.
 
     Args:
         cfg: The network.
@@ -172,6 +172,37 @@ def flops_per_token(
         coda=2 * cfg.coda_layers * dense,
         head=2 * cfg.vocab_size * cfg.dim,
     )
+
+
+def training_flops_per_token(
+    cfg: MythosConfig,
+    n_loops: int | None = None,
+    context: int | None = None,
+    backprop_loops: int | None = None,
+) -> float:
+    """FLOPs of one token in a training step: a forward pass, and twice its differentiated part.
+
+    Each matrix product of the forward pass has two of its size on the way back, one for either
+    factor's gradient. Truncation leaves out the loops before the last `backprop_loops`; prelude,
+    coda and head are differentiated whole. These are the FLOPs that the model needs: loops that
+    are computed again on the way back (checkpointing) count once.
+
+    Args:
+        cfg: The network.
+        n_loops: Loops run; None is the config's max_loop_iters.
+        context: Sequence length; None is the config's max_seq_len.
+        backprop_loops: Loops that are differentiated, the last ones; None is all.
+
+    Raises:
+        InputError: If a number is below 1.
+    """
+    loops = cfg.max_loop_iters if n_loops is None else n_loops
+    work = flops_per_token(cfg, loops, context)
+    left_out = 0.0
+    if backprop_loops is not None:
+        cut = loops - _at_least_one("backprop_loops", backprop_loops)
+        left_out = flops_per_token(cfg, cut, context).loops if cut > 0 else 0.0
+    return 3.0 * work.total - 2.0 * left_out
 
 
 def cache_bytes_per_token(

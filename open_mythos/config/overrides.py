@@ -114,6 +114,14 @@ def _parse(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+def _value(text: str) -> Any:
+    """What a text says as YAML; what is not YAML is the text itself."""
+    try:
+        return _parse(text)
+    except yaml.YAMLError:
+        return text
+
+
 def _lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, change in changes.items():
         below = values.get(key)
@@ -124,17 +132,20 @@ def _lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _nested(kind: object, path: Sequence[str], text: str) -> dict[str, Any]:
-    """The override as a tree; a field declared as text keeps its characters (`name=007`)."""
+    """The override as a tree; a field declared as text keeps its characters (`name=007`).
+
+    Where a tuple is declared, `1,4,8` or a single value will do for `[1,4,8]`; one of texts takes a
+    value without brackets as a single text, commas and all.
+    """
     hint: object = kind
     for name in path:
         known = {key: inner for part in _dataclasses(hint) for key, inner in _hints(part)}
         hint = known.get(name, Any)
-    try:
-        value = _parse(text)
-    except yaml.YAMLError:
-        value = text
+    value = _value(text)
     if str in _members(hint) and not isinstance(value, (str, NoneType)):
         value = text
+    if get_origin(hint) is tuple and not isinstance(value, list):
+        value = [text] if str in get_args(hint) else _value(f"[{text}]")
     for name in reversed(path):
         value = {name: value}
     return cast("dict[str, Any]", value)

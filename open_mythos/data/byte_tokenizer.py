@@ -1,21 +1,43 @@
 """ByteTokenizer: text as its UTF-8 bytes; needs no file, no training and no network."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from open_mythos.data.special_tokens import (
+    END_OF_TEXT,
+    ROLE_TEMPLATE,
+    ROLE_TOKENS,
+    encode_marked,
+)
 from open_mythos.errors import InputError
 
 
 BYTES = 256
 MARK = {"open_mythos": "byte-tokenizer", "version": 1}
+# Bytes from here on are in no UTF-8 text, so that roles of a chat need no room of their own.
+FIRST_ROLE = 0xF8
 
 
 class ByteTokenizer:
     """One token per byte, plus an end-of-text id that no text can produce.
 
-    Vocabulary: ids 0 to 255 are the bytes, 256 is the end of a text.
+    Vocabulary: ids 0 to 255 are the bytes, 256 is the end of a text. Four bytes that no text
+    contains, 0xF8 to 0xFB, are the roles of a chat.
+
+    Attributes:
+        chat_template: Jinja text that lays out a chat (`data/chat_template.py`).
     """
+
+    # Ids of a text are the ids of its parts, wherever it is cut.
+    splits_bytes = True
+
+    def __init__(self, chat_template: str | None = ROLE_TEMPLATE) -> None:
+        self.chat_template = chat_template
 
     @property
     def vocab_size(self) -> int:
@@ -27,6 +49,17 @@ class ByteTokenizer:
         """Id of the end of a text."""
         return BYTES
 
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Ids of the end of a text and of the roles."""
+        roles = {name: FIRST_ROLE + place for place, name in enumerate(ROLE_TOKENS)}
+        return {END_OF_TEXT: BYTES, **roles}
+
+    @property
+    def special_names(self) -> dict[str, str]:
+        """What a chat template may call special tokens by."""
+        return {"eos_token": END_OF_TEXT}
+
     def __len__(self) -> int:
         return self.vocab_size
 
@@ -37,6 +70,22 @@ class ByteTokenizer:
             InputError: When text is not a str, or holds a lone surrogate, which has no bytes.
         """
         return list(utf8(text))
+
+    def encode_marked(self, text: str) -> list[int]:
+        """Ids of a text in which the spellings of special tokens count.
+
+        Raises:
+            InputError: As `encode`.
+        """
+        return encode_marked(text, self.special_tokens, self.encode)
+
+    def encode_documents(self, texts: Sequence[str]) -> list[npt.NDArray[np.uint32]]:
+        """Ids of many texts, each as an array.
+
+        Raises:
+            InputError: When one is not a str, or holds a lone surrogate.
+        """
+        return [np.frombuffer(utf8(text), np.uint8).astype(np.uint32) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of these bytes; end-of-text ids are skipped, broken characters become U+FFFD.
@@ -50,7 +99,15 @@ class ByteTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write a one-line JSON file that says which tokenizer this is."""
-        Path(path).write_text(json.dumps(MARK) + "\n", encoding="utf-8")
+        mark: dict[str, Any] = dict(MARK)
+        if self.chat_template != ROLE_TEMPLATE:
+            mark["chat_template"] = self.chat_template
+        Path(path).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_mark(cls, mark: dict[str, Any]) -> "ByteTokenizer":
+        """The tokenizer that a file of `save` describes."""
+        return cls(mark.get("chat_template", ROLE_TEMPLATE))
 
 
 def utf8(text: str) -> bytes:

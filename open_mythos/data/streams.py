@@ -1,10 +1,15 @@
 """Random streams that depend on nothing but numbers the caller names: seed, purpose and step."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from open_mythos.errors import InputError
+
+
+WORDS = 4  # 64-bit words that Philox makes of one value of its counter
 
 
 class Purpose(IntEnum):
@@ -14,6 +19,11 @@ class Purpose(IntEnum):
     EVALUATION = 1
     SPLIT = 2
     DEPTH = 3
+    ORDER = 8
+    MIXTURE = 9
+    WORLD = 16  # facts that training and evaluation share
+    ROW_DEPTH = 20
+    READS = 21
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
@@ -30,6 +40,24 @@ def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(branch))
 
 
+def uniforms(seed: int, purpose: Purpose, first: int, count: int) -> NDArray[np.float64]:
+    """Draws number `first`, `first` + 1, ... (count,) of an endless row of numbers in [0, 1).
+
+    A draw depends on seed, purpose and its own number alone, so that any split of the row over
+    ranks and calls gives the same; a thousand take as long as one.
+
+    Raises:
+        InputError: When seed, first or count is not a whole number of at least 0.
+    """
+    for name, value in (("seed", seed), ("first", first), ("count", count)):
+        require_whole(name, value, least=0)
+    philox = np.random.Philox(np.random.SeedSequence(int(seed), spawn_key=(int(purpose),)))
+    skipped, ahead = divmod(int(first), WORDS)
+    philox.advance(skipped)
+    words: NDArray[np.uint64] = philox.random_raw(ahead + int(count))[ahead:]
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def require_whole(name: str, value: int, least: int = 1) -> None:
     """Refuse what is not an int of at least `least`; True and 3.0 are no ints here.
 
@@ -40,6 +68,21 @@ def require_whole(name: str, value: int, least: int = 1) -> None:
         raise InputError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
     if value < least:
         raise InputError(f"{name} is {value}; it must be at least {least}")
+
+
+def require_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
+    """The rows asked for, all of them for None.
+
+    Raises:
+        InputError: On a row that a batch of this size does not have.
+    """
+    if rows is None:
+        return range(batch_size)
+    for row in rows:
+        require_whole("row", row, least=0)
+        if row >= batch_size:
+            raise InputError(f"row {row} is asked for; a batch has rows 0 to {batch_size - 1}")
+    return rows
 
 
 def require_level(level: int, max_level: int) -> None:

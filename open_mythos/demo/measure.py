@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from open_mythos.data.batch import Batch
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
 from open_mythos.demo.plan import Plan

@@ -8,17 +8,18 @@ from typing import Any, cast
 from rich.console import Console
 
 from open_mythos.checkpoint.files import write_json, write_text
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.data.windows import TokenWindows
 from open_mythos.demo.measure import TaskResult, TextResult, measure_task, measure_text
 from open_mythos.demo.plan import SEED_DESIGN, TASK, TEXT, Plan
-from open_mythos.demo.story import figures, findings, read_metrics, report
+from open_mythos.demo.story import figures, findings, report
 from open_mythos.eval.evaluators import standard_evaluators
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.report.figures import save_figures
 from open_mythos.train.checkpoints import RunFolder
 from open_mythos.train.console import ConsoleSink
 from open_mythos.train.environment import environment
+from open_mythos.train.sinks import read_metrics
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.trainer import Parts, TrainResult, train
 

@@ -1,8 +1,6 @@
 """The demo's findings in words and pictures; every sentence follows from the numbers."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -30,11 +28,6 @@ LEAD = (
 )
 OURS, SEED = "last state, A from 0.01", "seed loop (ACT mean, A from 0.37)"
 SOLVED = 0.95
-
-
-def read_metrics(file: Path) -> Metrics:
-    """The records of a run's metrics.jsonl."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def solved_hops(result: TaskResult) -> int:

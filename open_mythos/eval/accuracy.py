@@ -1,25 +1,17 @@
 """Task accuracy at a chosen difficulty and a chosen number of loops, on held-out batches."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
 from open_mythos.data.batch import Batch
+from open_mythos.data.tasks.task import Task
 from open_mythos.eval.perplexity import Score, score
 
 
 # Batches of an evaluation unless told otherwise: 8 of 64 rows of 32 queries are 16,384 answers,
 # so that one standard error of an accuracy is at most 0.4 %.
 BATCHES = 8
-
-
-class Task(Protocol):
-    """A task with a dial: hops for PointerChase, bits for PrefixParity."""
-
-    def evaluation_batch(self, difficulty: int, /, seed: int = 0) -> Batch:
-        """Held-out rows of one difficulty; the same seed gives the same rows."""
-        ...
 
 
 def task_batches(task: Task, difficulty: int, batches: int = BATCHES) -> Iterator[Batch]:
@@ -40,8 +32,15 @@ def accuracy(
     Args:
         model: The network.
         task: The task.
-        difficulty: Hops or bits, beyond the trained range if you like.
+        difficulty: What the task counts, hops or bits; beyond the trained range if you like.
         n_loops: Loops; None is the model's own number, whatever the difficulty.
         batches: Held-out batches to average over.
     """
     return score(model, task_batches(task, difficulty, batches), n_loops)
+
+
+def those_with_room(task: Task, difficulties: Iterable[int], room: int) -> list[int]:
+    """The difficulties that exist and whose rows have at most `room` positions, ascending."""
+    end = task.max_difficulty
+    existing = (d for d in sorted(set(difficulties)) if end is None or d <= end)
+    return [d for d in existing if task.row_length(d) <= room]

@@ -1,75 +1,102 @@
 """What a run is judged by while it trains: evaluators for the trainer, made from its recipe."""
 
-from collections.abc import Mapping
-from itertools import islice
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from torch import nn
-
+from open_mythos.data.chat_rows import ChatRows
+from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
-from open_mythos.eval.accuracy import Task, accuracy
-from open_mythos.eval.perplexity import score
+from open_mythos.eval.accuracy import those_with_room
+from open_mythos.eval.sample_writer import SampleWriter, held_out_prompts, prompts_of
+from open_mythos.eval.task_judge import TaskJudge
+from open_mythos.eval.text_judge import HeldOut, TextJudge
 from open_mythos.train.depth import expected_depth
+from open_mythos.train.evaluation import Evaluator
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.sources import Sources
-from open_mythos.train.trainer import Evaluator
 
 
-# While training, enough of the validation text to see the curve: 16 batches of 16 windows of 128
-# are 32,768 targets, whose mean loss has a standard error of about 0.02 nats.
-TEXT_BATCHES = 16
-TASK_BATCHES = 2
+# While training, enough of the validation text to see the curve: the mean loss of 16,384 targets
+# has a standard error of about 0.03 nats.
+TEXT_TOKENS = 16_384
 
 
 def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator]:
     """The evaluators that suit a recipe's data, by name; none for a foreign source.
 
-    Text: "validation", at the training depth's mean. Tasks: "hops_8" or "bits_24" and so on, at
-    the easiest, the hardest trained and twice that difficulty, where the model has room for its
-    rows; a pointer task gets as many loops as its hops are granted.
+    Text and chat: "validation", at the training depth's mean and at recipe.eval_loops, and of a
+    mixture, whose heaviest part that is, "validation_web" and so on by the names of its folders;
+    and "samples". Tasks: "hops_8" or "bits_24" and so on, at the easiest, the hardest trained and
+    twice that difficulty, where it exists and the model has room for its rows; with the loops that
+    the task grants, or the mean depth, and at recipe.eval_loops.
     """
     held_out = sources.evaluation
     if held_out is None:
         return {}
     loops = max(1, round(expected_depth(recipe.depth)))
-    if isinstance(held_out, TokenWindows):
-        return {"validation": text_evaluator(held_out, loops, sources.tokenizer)}
-    if recipe.data.kind == "pointer":
-        per_hop, most = recipe.data.loops_per_hop, recipe.data.max_hops
-        return {
-            f"hops_{k}": task_evaluator(held_out, k, k * per_hop)
-            for k in sorted({1, most, 2 * most})
+    if isinstance(held_out, TokenWindows | ChatRows):
+        named = {"validation": held_out, **part_names(sources.parts)}
+        also, tokens = eval_loops(recipe, loops), recipe.eval_tokens
+        judges = {
+            name: text_evaluator(text, loops, sources.tokenizer, also_at=also, tokens=tokens)
+            for name, text in named.items()
         }
-    most, room = recipe.data.length, recipe.model.max_seq_len
-    lengths = [n for n in sorted({1, most, 2 * most}) if n <= room]
-    return {f"bits_{n}": task_evaluator(held_out, n, loops) for n in lengths}
+        return {**judges, **sample_evaluators(recipe, held_out, sources.tokenizer)}
+    most = held_out.max_level
+    shown = those_with_room(held_out, (1, most, 2 * most), recipe.model.max_seq_len)
+    also = eval_loops(recipe, held_out.loops_for(most) or loops)
+    return {
+        f"{held_out.unit}_{d}": task_evaluator(
+            held_out, d, held_out.loops_for(d) or loops, also_at=also
+        )
+        for d in shown
+    }
+
+
+def part_names(parts: Mapping[str, TokenWindows]) -> dict[str, TokenWindows]:
+    """The parts of a mixture by the last names of their paths, or the whole where two are alike."""
+    short = Counter(Path(path).name for path in parts)
+    names = {path: Path(path).name if short[Path(path).name] == 1 else path for path in parts}
+    return {f"validation_{names[path]}": windows for path, windows in parts.items()}
+
+
+def eval_loops(recipe: Recipe, meant: int) -> tuple[int, ...]:
+    """The numbers of loops that the recipe asks for; 1 and twice what is meant, if for none."""
+    return recipe.eval_loops or (1, 2 * meant)
 
 
 def text_evaluator(
-    windows: TokenWindows,
+    held_out: HeldOut,
     n_loops: int,
     tokenizer: Tokenizer | None = None,
-    batches: int = TEXT_BATCHES,
+    *,
+    also_at: Sequence[int] = (),
+    tokens: int = TEXT_TOKENS,
 ) -> Evaluator:
-    """Loss, perplexity and accuracy on the first batches of a validation text.
+    """Loss, perplexity and accuracy on the first targets of a validation text, or of answers.
 
     With the tokenizer, bits per byte too, which compare across tokenizers.
     """
-
-    def evaluate(model: nn.Module, step: int) -> Mapping[str, float]:  # noqa: ARG001 -- Evaluator
-        first = islice(windows.evaluation_batches(), batches)
-        return score(model, first, n_loops, tokenizer=tokenizer).numbers()
-
-    return evaluate
+    return TextJudge(held_out, n_loops, also_at, tokenizer, tokens)
 
 
 def task_evaluator(
-    task: Task, difficulty: int, n_loops: int, batches: int = TASK_BATCHES
+    task: Task, difficulty: int, n_loops: int, *, also_at: Sequence[int] = ()
 ) -> Evaluator:
-    """Accuracy and loss of a task at one difficulty and number of loops."""
+    """Accuracy and loss of a task at one difficulty and number of loops, and accuracy at others."""
+    return TaskJudge(task, difficulty, n_loops, also_at)
 
-    def evaluate(model: nn.Module, step: int) -> Mapping[str, float]:  # noqa: ARG001 -- Evaluator
-        found = accuracy(model, task, difficulty, n_loops, batches=batches)
-        return {"accuracy": found.accuracy, "loss": found.loss}
 
-    return evaluate
+def sample_evaluators(
+    recipe: Recipe, held_out: HeldOut, tokenizer: Tokenizer | None
+) -> dict[str, Evaluator]:
+    """What the model writes, under "samples"; nothing where nobody wants or can spell it."""
+    count = recipe.eval_samples
+    if tokenizer is None or not count:
+        return {}
+    prompts = prompts_of(recipe.eval_prompts, tokenizer)[:count]
+    loops = max(1, round(expected_depth(recipe.depth)))
+    chosen = prompts or held_out_prompts(held_out, count)
+    return {"samples": SampleWriter(chosen, tokenizer, loops, recipe.seed)}

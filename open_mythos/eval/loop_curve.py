@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from open_mythos.data.tasks.task import Task
 from open_mythos.errors import InputError
-from open_mythos.eval.accuracy import BATCHES, Task, accuracy
+from open_mythos.eval.accuracy import BATCHES, accuracy
 from open_mythos.eval.perplexity import Score
 from open_mythos.train.records import finite
 

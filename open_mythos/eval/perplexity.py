@@ -78,7 +78,8 @@ def score(
     with evaluating(model):
         for batch in batches:
             moved = batch.to(device)
-            logits = model(moved.ids, batch.n_loops if n_loops is None else n_loops)
+            told = {} if moved.documents is None else {"documents": moved.documents}
+            logits = model(moved.ids, batch.n_loops if n_loops is None else n_loops, **told)
             sums = sums_over_targets(logits, moved.targets)
             loss, hits, count = loss + sums[0], hits + sums[1], count + sums[2]
             if tokenizer is not None:

@@ -84,8 +84,8 @@ def stream(  # noqa: PLR0913 -- the arguments of generation
         generator: Source of randomness.
         attention_mask: (B, S), 0 at padding; prompts of unequal length are padded on the left.
         static: Decode in fixed shapes, as one CUDA graph per token on a GPU; None does so on a
-            GPU wherever it is right: not where hooks would miss their calls, or where padding
-            stands elsewhere than on the left.
+            GPU wherever it is right: not where hooks would miss their calls, where padding stands
+            elsewhere than on the left, or where other ranks have a part in every pass.
 
     Raises:
         InputError: If the model has no room for it.
@@ -95,7 +95,7 @@ def stream(  # noqa: PLR0913 -- the arguments of generation
         return
     starts, left = _starts(attention_mask)
     if static is None:
-        static = ids.is_cuda and left and not watched(model)
+        static = ids.is_cuda and left and not watched(model) and not lockstep(model)
     if static and not left:
         raise InputError("static decoding needs prompts that are padded on the left, or not at all")
     loops = model.cfg.max_loop_iters if n_loops is None else n_loops
@@ -171,6 +171,12 @@ def watched(model: StaticModel) -> bool:
     """Whether somebody hooked or replaced a layer's forward: a replayed graph would not call it."""
     assert isinstance(model, nn.Module)
     return any(patched(module) for module in model.modules())
+
+
+def lockstep(model: StaticModel) -> bool:
+    """Whether several ranks run the network together: what they tell each other is not captured."""
+    assert isinstance(model, nn.Module)
+    return any(getattr(module, "lockstep", False) for module in model.modules())
 
 
 def _starts(attention_mask: Tensor | None) -> tuple[Tensor | None, bool]:

@@ -12,7 +12,7 @@ import triton.language as tl
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def multiply(a, b, total):  # type: ignore[no-untyped-def]
     """Add a @ b to `total`; float32 keeps all its bits."""
     if INTERPRETED:
@@ -20,7 +20,7 @@ def multiply(a, b, total):  # type: ignore[no-untyped-def]
     return tl.dot(a, b, total, input_precision="ieee")
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def bound(value):  # type: ignore[no-untyped-def]
     """A scalar as a loop bound, never a constant: the loop would be unrolled whole, and spill."""
     if INTERPRETED:

@@ -1,12 +1,23 @@
 """The door: what a forward pass is given, checked once and made explicit."""
 
+import math
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CacheError, InputError
+from open_mythos.nn.loop.per_row import RowLoops
+from open_mythos.nn.loop.recurrent import check_loops
 from open_mythos.ops.backend import traced
 
+
+# How often the block runs: one number for all rows, or one each.
+Depths = int | Sequence[int] | Tensor | NDArray[np.integer[Any]]
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -60,6 +71,98 @@ def check_counts(*, logits_to_keep: int | None, backprop_loops: int | None) -> N
             raise InputError(
                 f"{name} is {value!r}; it must be an int of at least {least}, or None for all"
             )
+
+
+def per_row(n_loops: object) -> TypeGuard[Sequence[int] | Tensor | NDArray[np.integer[Any]]]:
+    """Whether these are numbers of loops, one per row, rather than one for all."""
+    if isinstance(n_loops, (Tensor, np.ndarray)):
+        return n_loops.ndim > 0
+    return isinstance(n_loops, Sequence) and not isinstance(n_loops, str)
+
+
+def check_one_depth(n_loops: object) -> None:
+    """Refuse one number of loops per row where tokens are generated.
+
+    Raises:
+        InputError: Saying why.
+    """
+    if per_row(n_loops):
+        raise InputError(
+            "n_loops has one number per row, but generation keeps a cache, which holds equally "
+            "many loops of every row; give one int, or generate row by row"
+        )
+
+
+def check_depths(
+    n_loops: Depths | None, min_loops: int | None, ids: Tensor, cfg: MythosConfig, *, cached: bool
+) -> int | RowLoops:
+    """How often the rows are looped: one number for all, or one each.
+
+    Args:
+        n_loops: What the caller gave; None is the config's max_loop_iters.
+        min_loops: Loops to take part in at least, beside one number per row.
+        ids: (B, S).
+        cfg: The model's config.
+        cached: Whether there is a cache, which holds equally many loops of every row.
+
+    Raises:
+        InputError: Naming the value, and the row it stands in.
+    """
+    if not per_row(n_loops):
+        if min_loops is not None:
+            raise InputError(
+                f"min_loops is {min_loops}, but n_loops is one number, which every rank runs; "
+                "leave min_loops out, or give n_loops one number per row"
+            )
+        one: Any = n_loops
+        return check_loops(one, cfg.max_loop_iters)
+    if cached:
+        raise InputError(
+            "n_loops has one number per row, but a cache holds equally many loops of every row; "
+            "leave the cache out, or give one int"
+        )
+    if isinstance(n_loops, Tensor) and n_loops.device.type != "cpu":
+        raise InputError(
+            f"n_loops is on {n_loops.device}; the shapes of a pass follow from it, so that it must "
+            "be on the host: use a list of ints"
+        )
+    rows = n_loops.tolist() if isinstance(n_loops, (Tensor, np.ndarray)) else list(n_loops)
+    if len(rows) != ids.shape[0]:
+        raise InputError(
+            f"n_loops has {len(rows)} numbers, the input {ids.shape[0]} rows; it must have one per "
+            "row, or be one int for all"
+        )
+    named = [(f"n_loops, row {row},", value) for row, value in enumerate(rows)]
+    for name, value in named if min_loops is None else [*named, ("min_loops", min_loops)]:
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+            raise InputError(f"{name} is {value!r}; it must be an int of at least 1")
+    return RowLoops(tuple(int(value) for value in rows), int(min_loops or 0))
+
+
+def check_reads(
+    read_loops: Sequence[int], n_loops: int | RowLoops, *, recorded: bool
+) -> tuple[int, ...]:
+    """The loops after which the state is read out, beside the last.
+
+    Args:
+        read_loops: What the caller gave.
+        n_loops: Loops that will run.
+        recorded: Whether there is a record of the pass and no cache beside it.
+
+    Raises:
+        InputError: If one is not among the loops that run, or nobody could see what was read.
+    """
+    most = n_loops if isinstance(n_loops, int) else math.inf  # a row that ended gives its end
+    for value in read_loops:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            room = "at least 1" if most == math.inf else f"1 .. {most}"
+            raise InputError(f"read_loops has {value!r}; each must be an int and lie in {room}")
+    if read_loops and not recorded:
+        raise InputError(
+            f"read_loops is {list(read_loops)}: leave the cache out, and give return_output=True, "
+            "since the record holds what was read"
+        )
+    return tuple(read_loops)
 
 
 def check_start(start_pos: int | None, past: int, *, cached: bool) -> int:
@@ -144,6 +247,29 @@ def real_keys(
             "attention_mask has a row of zeros; every row must have a real token: leave it out"
         )
     return valid
+
+
+def check_documents(documents: Tensor | None, ids: Tensor, *, cached: bool) -> Tensor | None:
+    """The document (B, S) of each position, on the device of `ids`.
+
+    Raises:
+        InputError: On another shape or dtype, or where there is a cache.
+    """
+    if documents is None:
+        return None
+    if not isinstance(documents, Tensor):
+        raise InputError(f"documents must be a tensor, not {type(documents).__name__}")
+    if documents.shape != ids.shape or documents.dtype not in INTEGERS:
+        raise InputError(
+            f"documents are {documents.dtype} of shape {tuple(documents.shape)}; they must be "
+            f"integers of the ids' shape {tuple(ids.shape)}"
+        )
+    if cached:
+        raise InputError(
+            "documents were given with a cache, which does not remember whose keys it holds; "
+            "leave the cache out, or make one per document"
+        )
+    return documents.to(ids.device)
 
 
 def positions(

@@ -1,8 +1,9 @@
 """OpenMythos: embedding -> prelude -> loop -> coda -> head."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 import torch.distributed as dist
@@ -15,33 +16,38 @@ from open_mythos.errors import CheckpointError
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
 from open_mythos.model.inputs import (
+    Depths,
     check_counts,
+    check_depths,
     check_ids,
+    check_one_depth,
+    check_reads,
     check_span,
     check_start,
-    positions,
     real_keys,
 )
 from open_mythos.model.output import ForwardOutput, forward_output
-from open_mythos.nn.attention.context import AttentionContext, padding_mask
+from open_mythos.model.published import Published
+from open_mythos.model.view import look
+from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import TransformerBlock, run_blocks
 from open_mythos.nn.cache import KVCache
 from open_mythos.nn.dict_cache import DictCache, open_cache, publish
 from open_mythos.nn.init import initialise
 from open_mythos.nn.linear import Linear
-from open_mythos.nn.loop.constants import Constants
-from open_mythos.nn.loop.recurrent import RecurrentBlock, check_loops
+from open_mythos.nn.loop.per_row import RowLoops
+from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.loop.trace import LoopTrace
 from open_mythos.nn.mode import evaluating
 from open_mythos.nn.moe.balance import recomputing
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
-from open_mythos.nn.rotary import Rotary, precompute_rope_freqs, rotary
+from open_mythos.nn.rotary import Rotary, rotary
 from open_mythos.nn.static_cache import StaticCache
 from open_mythos.nn.watched import patched
 
 
-class OpenMythos(nn.Module):
+class OpenMythos(Published):
     """A recurrent-depth language model: one block in the middle runs as often as you say.
 
     The architecture is hypothesised, after public papers only (docs/equations.md).
@@ -75,58 +81,75 @@ class OpenMythos(nn.Module):
     def forward(
         self,
         ids: Tensor,
-        n_loops: int | None = None,
+        n_loops: Depths | None = None,
         kv_cache: "KVCache | DictCache | None" = None,
         start_pos: int | None = None,
         *,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        documents: Tensor | None = None,
         logits_to_keep: int | None = None,
         backprop_loops: int | None = None,
+        read_loops: Sequence[int] = (),
+        min_loops: int | None = None,
         return_output: Literal[False] = False,
     ) -> Tensor: ...
     @overload
     def forward(
         self,
         ids: Tensor,
-        n_loops: int | None = None,
+        n_loops: Depths | None = None,
         kv_cache: "KVCache | DictCache | None" = None,
         start_pos: int | None = None,
         *,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        documents: Tensor | None = None,
         logits_to_keep: int | None = None,
         backprop_loops: int | None = None,
+        read_loops: Sequence[int] = (),
+        min_loops: int | None = None,
         return_output: Literal[True],
     ) -> ForwardOutput: ...
 
     def forward(  # noqa: PLR0913 -- the published call form and its usual companions
         self,
         ids: Tensor,
-        n_loops: int | None = None,
+        n_loops: Depths | None = None,
         kv_cache: "KVCache | DictCache | None" = None,
         start_pos: int | None = None,
         *,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        documents: Tensor | None = None,
         logits_to_keep: int | None = None,
         backprop_loops: int | None = None,
+        read_loops: Sequence[int] = (),
+        min_loops: int | None = None,
         return_output: bool = False,
     ) -> Tensor | ForwardOutput:
         """Logits (B, S, vocab) of the tokens that follow each position.
 
         Args:
             ids: (B, S) token ids.
-            n_loops: How often the recurrent block runs, more than in training if you like. None is
-                the cache's number if it has one, else the config's max_loop_iters.
+            n_loops: How often the recurrent block runs, more than in training if you like; or one
+                number per row, of which none is run longer than it says (not with a cache). None
+                is the cache's number if it has one, else the config's max_loop_iters.
             kv_cache: A `KVCache`, or a plain dict that is filled in place; either is extended.
             start_pos: Index of the first position; None follows the cache.
             attention_mask: (B, S) or (B, cached + S), 0 at padding, on either side.
             position_ids: (S,) or (B, S) rotary positions, instead of counting real tokens.
+            documents: (B, S), the document of each position: it sees its own document only, and
+                positions count from the document's start, as if each were a row. Attention then
+                takes a mask of S x S per row, which costs time and memory. Not with a cache.
             logits_to_keep: Logits of the last so many positions only; 0 forms none, which is what
                 a loss that reads `ForwardOutput.features` wants. None is all of them.
             backprop_loops: Differentiate the last so many loops only, so that memory does not
                 grow with depth; None is all of them.
+            read_loops: Loops after which to read out beside the last: the record holds the features
+                of each, for one pass of the coda each.
+            min_loops: Beside one number of loops per row: loops to take part in at least, where
+                other ranks have deeper rows and wait in each loop.
             return_output: Return the record of the pass instead of the logits.
 
         Raises:
@@ -138,68 +161,74 @@ class OpenMythos(nn.Module):
         past = 0 if cache is None else cache.length
         start = check_start(start_pos, past, cached=cache is not None)
         check_span(start, ids.shape[1], self.cfg)
+        check_counts(logits_to_keep=logits_to_keep, backprop_loops=backprop_loops)
         if n_loops is None and cache is not None:
             n_loops = cache.n_loops
-        n_loops = check_loops(n_loops, self.cfg.max_loop_iters)
-        known = None if cache is None else cache.valid
-        valid = real_keys(attention_mask, known, ids, past, cached=cache is not None)
-        where = positions(position_ids, valid, start, ids, self.cfg)
-        context = AttentionContext(
-            rotary(where, self.cfg.rope_dim, self.cfg.rope_theta),
-            mask=None if valid is None else padding_mask(valid, ids.shape[1]),
-        )
-        real = None if valid is None else valid[:, past:]
-        if cache is not None:
-            cache.fix_loops(n_loops)
-        check_counts(logits_to_keep=logits_to_keep, backprop_loops=backprop_loops)
+        loops = check_depths(n_loops, min_loops, ids, self.cfg, cached=cache is not None)
+        reads = check_reads(read_loops, loops, recorded=return_output and cache is None)
+        view = look(ids, start, cache, self.cfg, attention_mask, position_ids, documents)
+        if cache is not None and isinstance(loops, int):
+            cache.fix_loops(loops)
         observed = return_output or self.training  # nobody else asks what the loops did
         features, trace = self._pass(
-            ids, n_loops, context, cache, real, backprop_loops=backprop_loops,
-            observed=observed, keep=None if observed else logits_to_keep,
-        )  # fmt: skip
+            ids,
+            loops,
+            view.context,
+            cache,
+            view.real,
+            keep=None if observed else logits_to_keep,
+            backprop_loops=backprop_loops,
+            read_loops=reads,
+            observed=observed,
+        )
         logits = self._logits(features, logits_to_keep)
         if cache is not None:
-            cache.mark(valid, past + ids.shape[1])
+            cache.mark(view.valid, past + ids.shape[1])
             cache.advance(ids.shape[1])
             if kv_cache is not None and not isinstance(kv_cache, KVCache):
                 publish(cache, kv_cache)
         if trace is None:
             return logits
         self._count(trace)
-        return forward_output(logits, features, trace, real) if return_output else logits
+        if not return_output:
+            return logits
+        read = tuple(self._finish(x, view.context) for x in trace.reads)
+        return forward_output(logits, features, trace, view.real, read)
 
-    def _pass(  # noqa: PLR0913 -- everything a pass depends on
+    def _pass(
         self,
         ids: Tensor,
-        n_loops: int,
+        n_loops: int | RowLoops,
         context: AttentionContext,
         cache: "KVCache | StaticCache | None",
         valid: Tensor | None = None,
         *,
-        backprop_loops: int | None = None,
-        constants: Constants | None = None,
-        observed: bool = True,
         keep: int | None = None,
+        **how: Any,
     ) -> tuple[Tensor, LoopTrace | None]:
-        """Features (B, S, dim), or those of the last `keep` positions at least, and the trace."""
-        e = run_blocks(
-            self.prelude, self.embed(ids), context, None if cache is None else cache.prelude
-        )
+        """Features (B, S, dim), or those of the last `keep` positions at least, and the trace.
+
+        `how` is passed on to the loop.
+        """
+        first = None if cache is None else cache.prelude
+        e = run_blocks(self.prelude, self.embed(ids), context, first)
+        slots = None if cache is None else cache.recurrent
         # The state starts as a copy: a compiled loop would take h being e for a case of its own.
-        x, trace = self.recurrent.run(
-            e.clone(),
-            e,
-            context,
-            n_loops,
-            None if cache is None else cache.recurrent,
-            valid,
-            backprop_loops=backprop_loops,
-            constants=constants,
-            observed=observed,
-        )
+        x, trace = self.recurrent.run(e.clone(), e, context, n_loops, slots, valid, **how)
+        return self._finish(x, context, cache, keep), trace
+
+    def _finish(
+        self,
+        x: Tensor,
+        context: AttentionContext,
+        cache: "KVCache | StaticCache | None" = None,
+        keep: int | None = None,
+    ) -> Tensor:
+        """What the head reads, from what was read out of the loop."""
         kept = None if patched(self.norm) else keep  # who looks there sees every position
         x = run_blocks(self.coda, x, context, None if cache is None else cache.coda, kept)
-        return self.norm(x), trace
+        features: Tensor = self.norm(x)
+        return features
 
     def _logits(self, features: Tensor, keep: int | None = None) -> Tensor:
         kept = features if keep is None else features[:, max(features.shape[1] - keep, 0) :]
@@ -293,6 +322,7 @@ class OpenMythos(nn.Module):
             InputError: If an argument is out of range or the model has no room.
         """
         checked = check_ids(ids, self.cfg)
+        check_one_depth(n_loops)
         kept = torch.int32 if ids.dtype == torch.int32 else torch.int64
         ids = checked
         real_keys(attention_mask, None, ids, past=0)  # every prompt has a real token
@@ -321,6 +351,7 @@ class OpenMythos(nn.Module):
         assert isinstance(ffn, MoEFFN)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(ffn.load)
+            ffn.load //= ffn.alike
         return ffn.update_bias(step_size)
 
     @torch.no_grad()
@@ -369,27 +400,3 @@ class OpenMythos(nn.Module):
         wide = torch.promote_types(ffn.router_bias.dtype, torch.float32)
         ffn.router_bias = ffn.router_bias.to(wide)
         return model
-
-    # -- what public tutorials look at -------------------------------------------------------------
-
-    @property
-    def freqs_cis(self) -> Tensor:
-        """Complex rotary table (max_seq_len, head_dim / 2), made when asked."""
-        return self._phasors(self.cfg.head_dim)
-
-    @property
-    def freqs_cis_mla(self) -> Tensor:
-        """Complex rotary table (max_seq_len, qk_rope_head_dim / 2), made when asked."""
-        return self._phasors(self.cfg.qk_rope_head_dim)
-
-    def _phasors(self, dim: int) -> Tensor:
-        table = precompute_rope_freqs(dim, self.cfg.max_seq_len, self.cfg.rope_theta)
-        return table.to(self.embed.weight.device)
-
-    @staticmethod
-    def _causal_mask(
-        seq_len: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """Additive mask (1, 1, S, S): 0 where a position may look, -inf above the diagonal."""
-        mask = torch.full((1, 1, seq_len, seq_len), float("-inf"), device=device, dtype=dtype)
-        return mask.triu(diagonal=1)

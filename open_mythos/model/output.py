@@ -15,7 +15,8 @@ class ForwardOutput:
     Attributes:
         logits: (B, S, vocab), or of the positions that were asked for.
         features: (B, S, dim), what the head reads.
-        n_loops: Loops that ran; fewer than asked for if every position had halted.
+        n_loops: Loops that ran; fewer than asked for if every position had halted; those of the
+            deepest row where rows differ.
         halting: (n_loops, B, S) halting probability after each loop; None with readout "last".
         halting_weights: (n_loops, B, S) weight of each loop's state in the readout, summing to
             one over loops with readout "act"; None with readout "last".
@@ -24,6 +25,11 @@ class ForwardOutput:
             "last".
         router_load: (n_loops, E) int64, tokens that each expert served in each loop.
         state_rms: (n_loops,) root mean square of the loop state after each loop.
+        row_loops: Loops of each row, where it was given one number per row; None elsewhere. Past a
+            row's end halting and its weights are zero, and router_load and state_rms are those of
+            the rows that ran the loop.
+        loop_features: (B, S, dim) each, what the head would read had the pass ended after the loops
+            in `read_loops`.
     """
 
     logits: Tensor
@@ -35,10 +41,16 @@ class ForwardOutput:
     ponder_cost: Tensor | None
     router_load: Tensor
     state_rms: Tensor
+    row_loops: tuple[int, ...] | None = None
+    loop_features: tuple[Tensor, ...] = ()
 
 
 def forward_output(
-    logits: Tensor, features: Tensor, trace: LoopTrace, valid: Tensor | None
+    logits: Tensor,
+    features: Tensor,
+    trace: LoopTrace,
+    valid: Tensor | None,
+    loop_features: tuple[Tensor, ...] = (),
 ) -> ForwardOutput:
     """The record of a pass from its logits and the loop's trace.
 
@@ -47,6 +59,7 @@ def forward_output(
         features: (B, S, dim).
         trace: Of the loop.
         valid: (B, S) boolean, False at padding; None means all real.
+        loop_features: (B, S, dim) each, of the trace's reads.
     """
     ponder = trace.ponder
     if ponder is not None:
@@ -62,4 +75,6 @@ def forward_output(
         ponder_cost=ponder,
         router_load=trace.router_load,
         state_rms=trace.state_rms,
+        row_loops=trace.row_loops,
+        loop_features=loop_features,
     )

@@ -98,13 +98,33 @@ def run_experts(  # noqa: PLR0913 -- the tensors of a layer
     if chosen == "blocks":
         out = _blocks(x, weights, plan, gate_up, down)
         return out if extra is None else out + extra
-    rows = _Scatter.apply(x, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    rows = rows_at_places(x, plan)
     # The weight enters before `down`, so that the way back to the tokens is a plain sum.
-    share = _Scatter.apply(weights.to(x.dtype).view(-1, 1), plan.order, plan.inverse, 1)  # type: ignore[no-untyped-call]
+    share = shares_at_places(weights.to(x.dtype), plan)
     mixed = (_grouped if chosen == "grouped" else _loop)(rows, share, plan, gate_up, down)
-    out: Tensor = _Gather.apply(mixed, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
-    out = out.to(x.dtype)  # under autocast the products are narrower than the stream
+    # Under autocast the products are narrower than the stream.
+    out = sums_at_tokens(mixed, plan).to(x.dtype)
     return out if extra is None else out + extra
+
+
+def rows_at_places(x: Tensor, plan: Plan) -> Tensor:
+    """The token (of N, D) of each choice in the order of the experts: (N * k, D)."""
+    rows: Tensor = _Scatter.apply(x, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def shares_at_places(weights: Tensor, plan: Plan) -> Tensor:
+    """The weight (of N, k) of each choice in the order of the experts: (N * k, 1)."""
+    share: Tensor = _Scatter.apply(  # type: ignore[no-untyped-call]
+        weights.view(-1, 1), plan.order, plan.inverse, 1
+    )
+    return share
+
+
+def sums_at_tokens(rows: Tensor, plan: Plan) -> Tensor:
+    """The sum over each token's choices of (N * k, D) in the order of the experts: (N, D)."""
+    out: Tensor = _Gather.apply(rows, plan.token, plan.inverse, plan.k)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Scatter(torch.autograd.Function):
@@ -183,8 +203,17 @@ def _narrow(x: Tensor) -> torch.dtype:
 
 def _blocks(x: Tensor, weights: Tensor, plan: Plan, gate_up: Tensor, down: Tensor) -> Tensor:
     """All experts' rows in blocks, one op forth and one back; counts are read on the host."""
-    given = [t.to(_narrow(x)) for t in (x, weights, gate_up, down)]
-    return block_experts(*given, plan.order, plan.inverse, plan.ends).to(x.dtype)
+    narrow = _narrow(x)
+    out = block_experts(
+        x.to(narrow),
+        weights.to(narrow),
+        gate_up.to(narrow),
+        down.to(narrow),
+        plan.order,
+        plan.inverse,
+        plan.ends,
+    )
+    return out.to(x.dtype)
 
 
 def _fused(

@@ -7,7 +7,7 @@ until its loss and gradients are formed.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -45,6 +45,20 @@ class HeadLoss:
     n_targets: Tensor
 
 
+class VocabularyPart(Protocol):
+    """What a part of the vocabulary asks of the others."""
+
+    def score(
+        self, logits: Tensor, targets: Tensor, *, z_loss: float, ignore_index: int, gradient: bool
+    ) -> Tensor:
+        """`score_rows_plain` of all parts together, from this part's logits (rows, V / parts)."""
+        ...
+
+    def joined(self, slopes: Tensor) -> Tensor:
+        """The sum over the parts of what each says about the features' gradient."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Plan:
     """How to walk the rows, and which gradients to bring back."""
@@ -54,6 +68,7 @@ class _Plan:
     ignore_index: int
     features_slope: bool
     weight_slope: bool
+    part: VocabularyPart | None = None
 
 
 def default_chunk(vocab: int, dtype: torch.dtype) -> int:
@@ -110,13 +125,53 @@ def head_loss(
         return _dense(features.to(wide), weight.to(wide), targets, ignore_index, z_loss)
     if backend == "dense":
         return _dense(features, weight.to(features.dtype), targets, ignore_index, z_loss)
+    return _chunked(features, weight, targets, (chunk, z_loss, ignore_index), None)
+
+
+def head_loss_of_part(
+    part: VocabularyPart,
+    features: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+) -> HeadLoss:
+    """`head_loss`, chunked, where this process holds only some rows of the head.
+
+    Args:
+        part: The others.
+        features: (N, D), the same in every process.
+        weight: (V / parts, D), this process's rows.
+        targets: (N,) int64, in the whole vocabulary, the same in every process.
+        ignore_index: As in `head_loss`.
+        z_loss: As in `head_loss`.
+        chunk: As in `head_loss`.
+
+    Returns:
+        Every process the loss over the whole vocabulary; the gradient of its own rows.
+    """
+    _check(features, weight, targets, chunk)
+    return _chunked(features, weight, targets, (chunk, float(z_loss), ignore_index), part)
+
+
+def _chunked(
+    features: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    how: tuple[int | None, float, int],
+    part: VocabularyPart | None,
+) -> HeadLoss:
     learns = torch.is_grad_enabled()
+    chunk, z_loss, ignore_index = how
     plan = _Plan(
         chunk=chunk or default_chunk(weight.shape[0], features.dtype),
         z_loss=z_loss,
         ignore_index=ignore_index,
         features_slope=learns and features.requires_grad,
         weight_slope=learns and weight.requires_grad,
+        part=part,
     )
     total, ce, z, correct, n = _Chunked.apply(  # type: ignore[no-untyped-call]
         features, weight, targets, plan
@@ -204,7 +259,7 @@ def _sweep(
     d_features = torch.empty_like(features) if plan.features_slope else None
     d_weight = torch.zeros_like(weight, dtype=wide) if plan.weight_slope else None
     score = partial(
-        scorer(features),
+        scorer(features) if plan.part is None else plan.part.score,
         z_loss=plan.z_loss,
         ignore_index=plan.ignore_index,
         gradient=plan.features_slope or plan.weight_slope,
@@ -221,6 +276,8 @@ def _sweep(
             torch.mm(slopes, matrix, out=d_features[part])
         if d_weight is not None:
             _accumulate(d_weight, slopes.t(), x)
+    if d_features is not None and plan.part is not None:
+        d_features = plan.part.joined(d_features)
     return torch.cat(scores, dim=-1), d_features, d_weight
 
 

@@ -1,1 +1,1 @@
-"""How a model is run, applied from outside and in one place: checkpointing, compilation."""
+"""How a model is run, applied from outside: divided over ranks, recomputed, compiled."""

@@ -10,8 +10,8 @@ from open_mythos.eval.loop_curve import DepthMap, LoopCurve
 
 
 try:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
 except ImportError as error:  # matplotlib is an extra
     raise MissingExtraError("matplotlib", "plots", "drawing a report") from error
 

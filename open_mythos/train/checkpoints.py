@@ -1,9 +1,11 @@
 """RunFolder: what a run leaves on disk, how it is found again, and what is kept."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,41 +17,70 @@ from open_mythos.checkpoint.files import (
     read_json,
     remove_temporaries,
     write_json,
-    write_manifest,
     write_text,
 )
-from open_mythos.checkpoint.store import (
-    SCHEMA_VERSION,
-    check_schema,
-    load_model,
-    read_tensors,
-    write_model,
-    write_tensors,
-)
 from open_mythos.config.overrides import from_plain, read_yaml, to_plain, to_yaml
-from open_mythos.data.tokenizer import Tokenizer, save_tokenizer
+from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.errors import CheckpointError, ConfigError, DamagedError, did_you_mean
+from open_mythos.parallel.ranks import ALONE, Ranks
+from open_mythos.train import tensorboard, wandb_sink
 from open_mythos.train.environment import environment
 from open_mythos.train.recipe import Recipe
+from open_mythos.train.saved import load_checkpoint, write_state
 from open_mythos.train.state import TrainState
 
 
 Start = Literal["new", "resume", "auto", "fresh"]
 STARTS: tuple[Start, ...] = ("new", "resume", "auto", "fresh")
 
-OPTIMIZER_FILE = "optimizer.safetensors"
-STATE_FILE = "state.json"
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
 DAMAGED = ".damaged"
-# Settings that a resumed run may change: none of them alters the steps already taken.
-CHANGEABLE = ("name", "steps", "eval_every", "save_every", "keep_last", "log_every", "device")
+# Settings that a resumed run may change: none of them alters the steps already taken, and what
+# divides the work alters those to come by rounding alone.
+CHANGEABLE = (
+    "name",
+    "steps",
+    "eval_every",
+    "eval_loops",
+    "eval_tokens",
+    "eval_samples",
+    "eval_prompts",
+    "save_every",
+    "keep_last",
+    "best_by",
+    "log_every",
+    "log_to",
+    "device",
+    "engine.async_save",
+    "engine.micro_batch",
+    "parallel.data",
+    "parallel.shard",
+    "parallel.expert",
+    "parallel.tensor",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The checkpoint that evaluation liked best.
+
+    Attributes:
+        checkpoint: Its folder, from the run's.
+        by: The evaluation number.
+        value: Its mean over evaluators there.
+    """
+
+    checkpoint: str
+    by: str
+    value: float
 
 
 class RunFolder:
     """The folder of one run, which one process at a time writes.
 
     recipe.yaml, env.json, metrics.jsonl, checkpoints/step_0000100/{model.safetensors, config.json,
-    optimizer.safetensors, state.json, manifest.json}, and `latest`, the newest step's path in it.
+    optimizer.safetensors, state.json, manifest.json}, `latest`, the newest step's path in it,
+    `best.json`, the best step's, samples/step_0000100.txt, and what trackers add (docs/runs.md).
 
     Attributes:
         root: The folder itself.
@@ -74,6 +105,11 @@ class RunFolder:
         return self.root / "metrics.jsonl"
 
     @property
+    def samples(self) -> Path:
+        """What the model wrote at each evaluation."""
+        return self.root / "samples"
+
+    @property
     def checkpoints(self) -> Path:
         """The parent of the step folders."""
         return self.root / "checkpoints"
@@ -82,6 +118,23 @@ class RunFolder:
     def latest_file(self) -> Path:
         """Names the newest checkpoint, for people and scripts."""
         return self.root / "latest"
+
+    @property
+    def best_file(self) -> Path:
+        """Names the best checkpoint, and its number."""
+        return self.root / "best.json"
+
+    def best(self) -> Best | None:
+        """The best checkpoint so far; None before the first evaluation, or if it is gone."""
+        if not self.best_file.is_file():
+            return None
+        found = Best(**read_json(self.best_file))
+        return found if (self.root / found.checkpoint).is_dir() else None
+
+    def note_best(self, checkpoint: Path, by: str, value: float) -> None:
+        """Remember a checkpoint as the best one, which pruning leaves alone."""
+        place = checkpoint.relative_to(self.root).as_posix()
+        write_json(self.best_file, asdict(Best(checkpoint=place, by=by, value=value)))
 
     def steps(self) -> dict[int, Path]:
         """Every checkpoint by its step, oldest first; damaged ones that were set aside are not."""
@@ -125,11 +178,11 @@ class RunFolder:
         exists = self.holds_run()
         if exists and start == "new":
             raise CheckpointError(
-                f"{self.root} already holds a run; go on with it (--resume), start over in its "
-                "place (--fresh), or give another folder"
+                f"{self.root} already holds a run; go on with it (--resume auto), start over in "
+                "its place (--fresh), or give another folder"
             )
         if not exists and start == "resume":
-            raise CheckpointError(f"{self.root} holds no run to resume; leave --resume away")
+            raise CheckpointError(f"{self.root} holds no run to resume; leave --resume only away")
         if exists and start == "fresh":
             self.clear()
             exists = False
@@ -142,61 +195,86 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the run's own files, and no others."""
-        for file in (self.metrics_file, self.env_file, self.latest_file, self.recipe_file):
+        files = (self.metrics_file, self.env_file, self.latest_file, self.best_file)
+        for file in (*files, self.recipe_file, self.root / wandb_sink.ID_FILE):
             file.unlink(missing_ok=True)
-        if self.checkpoints.is_dir():
-            shutil.rmtree(self.checkpoints)
+        for folder in (self.checkpoints, self.samples, self.root / tensorboard.FOLDER):
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
-    def note_environment(self, device: torch.device, step: int) -> None:
+    def note_environment(
+        self, device: torch.device, step: int, seed: int | None = None, world: int = 1
+    ) -> None:
         """Add to env.json what this start runs on: bits may differ between two of them."""
         starts = read_json(self.env_file)["starts"] if self.env_file.is_file() else []
-        write_json(self.env_file, {"starts": [*starts, environment(device, step)]})
+        write_json(self.env_file, {"starts": [*starts, environment(device, step, seed, world)]})
 
     # -- saving and loading ----------------------------------------------------------------------
 
     def save(self, state: TrainState, recipe: Recipe, tokenizer: Tokenizer | None = None) -> Path:
-        """Write the state as a checkpoint, whole or not at all; then drop the oldest ones.
-
-        The tokenizer goes with it, so that the folder alone is enough to generate from.
-        """
-        target = self.checkpoints / f"step_{state.step:07d}"
+        """Write the state of one process as a checkpoint, whole or not at all; drop the oldest."""
+        target = self.place(state.step)
         with atomic_folder(target) as fresh:
-            write_model(fresh, recipe.model, state.model.state_dict())
-            write_tensors(fresh / OPTIMIZER_FILE, state.tensors())
-            document = {"schema_version": SCHEMA_VERSION, **state.counters()}
-            write_json(fresh / STATE_FILE, document)
-            if tokenizer is not None:
-                save_tokenizer(tokenizer, fresh)
-            write_manifest(fresh)
-        self._point_at(target)
-        if recipe.keep_last:
-            for path in list(self.steps().values())[: -recipe.keep_last]:
-                shutil.rmtree(path)
+            write_state(fresh, state, recipe, tokenizer)
+        self.admit(target, recipe.keep_last)
         return target
 
-    def restore(self, state: TrainState, note: Callable[[str], None]) -> Path | None:
+    def place(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
+        return self.checkpoints / f"step_{step:07d}"
+
+    def admit(self, checkpoint: Path, keep_last: int) -> None:
+        """Make a checkpoint that is whole the newest one; then drop the oldest."""
+        self._point_at(checkpoint)
+        self.prune(keep_last)
+
+    def prune(self, keep_last: int) -> None:
+        """Delete all but the newest checkpoints and the best one; 0 deletes none."""
+        best = self.best()
+        kept = None if best is None else self.root / best.checkpoint
+        for path in list(self.steps().values())[:-keep_last] if keep_last else []:
+            if path != kept:
+                shutil.rmtree(path)
+
+    def restore(
+        self, state: TrainState, note: Callable[[str], None], ranks: Ranks = ALONE
+    ) -> Path | None:
         """Load the newest checkpoint that is whole; None if the run was ended before its first.
 
         Damaged ones are reported through `note` and renamed, so that they stay to be looked at but
         count no more: only once an older one is loaded, so that a run without any stays as it is.
+        The first rank looks and renames; all of them load what it found.
 
         Raises:
             CheckpointError: If every checkpoint is damaged, set aside or gone, or the newest whole
                 one does not fit: written by a newer library, or of another recipe.
         """
         damaged: dict[Path, DamagedError] = {}
-        for folder in reversed(self.steps().values()):
+        for folder in ranks.first_does(lambda: [*reversed(self.steps().values())]):
             try:
-                load_checkpoint(folder, state)
+                load_checkpoint(folder, state, ranks)
             except DamagedError as error:
                 damaged[folder] = error
                 continue
-            for path, reason in damaged.items():
-                note(f"checkpoint damaged, kept as {set_aside(path).name}: {reason}")
-            if damaged:
-                self._point_at(folder)
+            for text in ranks.first_does(lambda: self._retire(damaged, folder)):  # noqa: B023
+                note(text)
             return folder
-        lost = len(damaged) + len(self.damaged())
+        ranks.first_does(lambda: self._refuse_loss(len(damaged)))
+        if self.metrics_file.is_file() and self.metrics_file.stat().st_size:
+            note("the run had ended before its first checkpoint; it starts again at step 0")
+        return None
+
+    def _retire(self, damaged: Mapping[Path, DamagedError], newest: Path) -> list[str]:
+        notes = [
+            f"checkpoint damaged, kept as {set_aside(path).name}: {reason}"
+            for path, reason in damaged.items()
+        ]
+        if damaged:
+            self._point_at(newest)
+        return notes
+
+    def _refuse_loss(self, damaged: int) -> None:
+        lost = damaged + len(self.damaged())
         if lost:
             raise CheckpointError(
                 f"none of the {lost} checkpoints in {self.checkpoints} can be read; put a whole "
@@ -207,9 +285,6 @@ class RunFolder:
                 f"{self.latest_file} names a checkpoint, but {self.checkpoints} holds none; put it "
                 "back, or start over with --fresh"
             )
-        if self.metrics_file.is_file() and self.metrics_file.stat().st_size:
-            note("the run had ended before its first checkpoint; it starts again at step 0")
-        return None
 
     def _point_at(self, folder: Path) -> None:
         write_text(self.latest_file, folder.relative_to(self.root).as_posix() + "\n")
@@ -240,30 +315,6 @@ def read_recipe(run: str | Path) -> Recipe:
     return from_plain(Recipe, read_yaml(RunFolder(run).recipe_file))
 
 
-def load_checkpoint(folder: Path, state: TrainState) -> None:
-    """Put a checkpoint into a state built from the same recipe.
-
-    Everything is read and checked before anything is changed, the shapes of weights excepted.
-
-    Raises:
-        DamagedError: If a file is missing or altered, or cannot be parsed.
-        CheckpointError: If a file is newer than this library, or of another model.
-    """
-    check_folder(folder)
-    document = read_json(folder / STATE_FILE)
-    if not isinstance(document, dict):
-        raise DamagedError(f"{folder / STATE_FILE} is no table; use an earlier checkpoint")
-    check_schema(folder / STATE_FILE, document)
-    _, weights = load_model(folder)
-    tensors, _ = read_tensors(folder / OPTIMIZER_FILE)
-    try:
-        state.model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder} holds another model's weights: {error}") from None
-    state.load_counters(document)
-    state.load_tensors(tensors)
-
-
 def set_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint out of the way; a second one of the same step gets a number."""
     aside, count = folder.with_name(folder.name + DAMAGED), 1
@@ -271,6 +322,20 @@ def set_aside(folder: Path) -> Path:
         count += 1
         aside = folder.with_name(f"{folder.name}{DAMAGED}-{count}")
     return folder.rename(aside)
+
+
+def judged(values: Mapping[str, float], by: str) -> float | None:
+    """Mean of the evaluation numbers called `by`; None where there is none, or it is not finite."""
+    found = [value for name, value in values.items() if name.rpartition("/")[2] == by]
+    mean = sum(found) / len(found) if found else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+def better(value: float, than: Best | None, by: str) -> bool:
+    """Whether a number beats the best so far: less for "loss", more for any other."""
+    if than is None or than.by != by:
+        return True
+    return value < than.value if by == "loss" else value > than.value
 
 
 # -- recipes -------------------------------------------------------------------------------------

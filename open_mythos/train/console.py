@@ -1,112 +1,154 @@
 """ConsoleSink: a live line on a terminal, plain lines everywhere else."""
 
+import re
+import time
+from collections.abc import Callable
+
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.live import Live
+from rich.text import Text
 
+from open_mythos.train.headline import GAP, Word, bar, clock, fitted, headline, mean_of
 from open_mythos.train.records import EvalRecord, StepRecord
-from open_mythos.train.sinks import RunInfo
+from open_mythos.train.sinks import RunInfo, logged
 
 
-# Weight of the past in the shown loss: single steps of small batches jump too much to read.
-SMOOTHING = 0.9
-# Columns that bar, numbers and both times need; a narrower terminal gets the numbers and the ETA.
-WIDE = 120
+# Steps whose mean is shown: loss and speed of single ones jump too much to be read.
+SHOWN_STEPS = 20
+# Steps that the time left is reckoned from, evaluations and saves between them included.
+PACE_STEPS = 200
+# Times a second that the live line is drawn.
+REFRESHES = 4
+BAR_WIDTH = 16
+# Characters of a sample's line in a log file.
+PLAIN_WIDTH = 110
+DEPTH = re.compile(r"(.+)_at_(\d+)")
 
 
 class ConsoleSink:
     """Shows a run to a person.
 
-    On a terminal: a progress bar with loss, accuracy, tokens/s, loops, elapsed and remaining
-    time. Without one (a log file, a pipe): a line every recipe.log_every steps.
+    On a terminal: one live line with as many numbers as its width has room for. Without one (a
+    log file, a pipe): a line every recipe.log_every steps.
 
     Attributes:
         console: Where to write; standard error, so that standard output stays for results.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(
+        self, console: Console | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Write to `console`; `now` is the clock that the time left is reckoned with."""
         self.console = console or Console(stderr=True)
+        self._now = now
         self._run: RunInfo | None = None
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._loss: float | None = None
+        self._live: Live | None = None
+        # Tuples, replaced whole: the thread that draws reads them at any time.
+        self._recent: tuple[StepRecord, ...] = ()
+        self._pace: tuple[tuple[float, int], ...] = ()
+        self._began = 0.0
 
     def open(self, run: RunInfo) -> None:
-        """Say what is about to run, and raise the bar on a terminal."""
-        self._run = run
+        """Say what is about to run, and raise the live line on a terminal."""
+        self._run, self._began = run, self._now()
         self._print(
             f"{run.recipe.name}: {run.n_parameters / 1e6:.2f}M parameters on {run.device}, "
             f"steps {run.start_step + 1} to {run.recipe.steps}, in {run.folder}"
         )
-        if not self.console.is_terminal:
-            return
-        wide = self.console.width >= WIDE
-        self._bar = Progress(
-            *([BarColumn(bar_width=20)] if wide else []),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            *([TimeElapsedColumn()] if wide else []),
-            TextColumn("ETA"),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-            transient=True,
-        )
-        self._task = self._bar.add_task(
-            "", total=run.recipe.steps, completed=run.start_step, numbers=""
-        )
-        self._bar.start()
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console,
+                get_renderable=self._drawn,
+                refresh_per_second=REFRESHES,
+                transient=True,
+            )
+            self._live.start()
 
     def step(self, record: StepRecord) -> None:
-        """Move the bar, or write the line when it is due."""
+        """Take the numbers in, and write the line when it is due and not live."""
         assert self._run is not None, "open the sink first"
         if record.skipped:
-            self.note(f"step {record.step}: loss or gradient is not finite; skipped")
-        else:
-            past = record.loss if self._loss is None else self._loss
-            self._loss = SMOOTHING * past + (1.0 - SMOOTHING) * record.loss
-        recipe = self._run.recipe
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=record.step, numbers=summary(record, self._loss))
-        elif record.step % recipe.log_every == 0 or record.step == recipe.steps:
-            self._print(f"step {record.step}/{recipe.steps}  {summary(record, self._loss)}")
+            self.note(f"step {record.step}: skipped, its loss or gradient not finite, or a spike")
+        self._recent = (*self._recent[1 - SHOWN_STEPS :], record)
+        self._pace = (*self._pace[1 - PACE_STEPS :], (self._now(), record.step))
+        if self._live is None and logged(record.step, self._run.recipe):
+            self._print_numbers()
 
     def evaluation(self, record: EvalRecord) -> None:
-        """One line with every number."""
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in record.values.items())
-        self._print(f"step {record.step}  {numbers}")
+        """A line for each evaluator, and the beginning of the first sample."""
+        at = f"step {record.step}{GAP}"
+        room = self.console.width - len(at) if self.console.is_terminal else PLAIN_WIDTH
+        for line in told(record, room):
+            self._print(f"{at}{line}")
 
     def note(self, text: str) -> None:
         """One line."""
         self._print(text)
 
     def close(self) -> None:
-        """Take the bar down; closing twice is harmless."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Leave the live line's last numbers as a plain one; closing twice is harmless."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            if self._recent:
+                self._print_numbers()
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def _print_numbers(self) -> None:
+        assert self._run is not None
+        step = f"step {self._recent[-1].step}/{self._run.recipe.steps}"
+        self._print(GAP.join([step, *(word.text for word in self._words())]))
 
-def summary(record: StepRecord, loss: float | None) -> str:
-    """The numbers of a step that are worth a glance, in one short text."""
-    shown = record.loss if loss is None else loss
-    words = [
-        f"loss {shown:.3f}",
-        f"acc {record.accuracy:.3f}",
-        f"{record.tokens_per_second:,.0f} tok/s",
-    ]
-    words.append(f"loops {record.n_loops}")
-    if record.mean_loops < record.n_loops:
-        words[-1] += f" (used {record.mean_loops:.1f})"
-    if record.level:
-        words.append(f"level {record.level}")
-    return "  ".join(words)
+    def _words(self) -> list[Word]:
+        words = headline(mean_of(self._recent))
+        left = self._seconds_left()
+        return words if left is None else [*words, Word(0, f"ETA {clock(left)}")]
+
+    def _seconds_left(self) -> float | None:
+        """Time for the steps that remain at the pace of the last; None where nothing tells."""
+        assert self._run is not None
+        pace = self._pace
+        if not pace:
+            return None
+        (then, first), (now, last) = pace[0], pace[-1]
+        remaining = self._run.recipe.steps - last
+        return (now - then) / (last - first) * remaining if remaining and last > first else None
+
+    def _drawn(self) -> Text:
+        """The live line in the width that the terminal has now."""
+        assert self._run is not None
+        total, recent = self._run.recipe.steps, self._recent
+        done = recent[-1].step if recent else self._run.start_step
+        words = [Word(0, f"{done}/{total}"), Word(8, bar(done / total, BAR_WIDTH))]
+        if recent:
+            words += self._words()
+        words.append(Word(13, f"in {clock(self._now() - self._began)}"))
+        # The last column stays free: some terminals go to the next line when it is written.
+        return Text(fitted(words, self.console.width - 1), no_wrap=True, overflow="crop")
+
+
+def told(record: EvalRecord, room: int = PLAIN_WIDTH) -> list[str]:
+    """An evaluation in lines, one for each evaluator, scores by loops put together.
+
+    Of the samples only the first is shown, in `room` characters.
+    """
+    found: dict[str, list[str]] = {}
+    by_loops: dict[str, dict[str, list[str]]] = {}
+    for name, value in record.values.items():
+        judge, _, what = name.rpartition("/")
+        words = found.setdefault(judge, [])
+        match = DEPTH.fullmatch(what)
+        if match:
+            rows = by_loops.setdefault(judge, {}).setdefault(match[1], [])
+            rows.append(f"{match[2]}: {value:.4g}")
+        else:
+            words.append(f"{what} {value:.4g}")
+    for judge, kinds in by_loops.items():
+        found[judge] += [f"{what} by loops {', '.join(rows)}" for what, rows in kinds.items()]
+    lines = [GAP.join([judge, *words] if judge else words) for judge, words in found.items()]
+    for text in list(record.texts.values())[:1]:
+        line = f"sample{GAP}{' '.join(text.split())}"
+        lines.append(line if len(line) < room else f"{line[: max(room - 4, 0)]}...")
+    return lines

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from open_mythos.config.mythos import SEED_LTI_DECAY, MythosConfig
 from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.train.networks import small
 from open_mythos.train.recipe import (
     CurriculumConfig,
     DataConfig,
@@ -12,6 +13,8 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.task_recipes import TASK_RECIPES
+from open_mythos.train.text_recipes import fineweb_3b, text_10m, text_30m, text_120m
 
 
 def cpu_tiny() -> Recipe:
@@ -85,46 +88,43 @@ def demo_task_seed_design() -> Recipe:
     return replace(base, name="demo-task-seed-design", model=model)
 
 
-def small(vocab_size: int, dim: int, max_seq_len: int) -> MythosConfig:
-    """The small networks' common choices: few experts, and the loop that extrapolates in depth.
+def sft() -> Recipe:
+    """Learn to answer: conversations from conversations.jsonl, byte by byte, scored on answers.
 
-    The last state is read, after a short linear carry (A near 0.01), without loop index and
-    adapter. Weights start at 1 / sqrt(dim), embeddings at one, and the last norm at 1 / sqrt(dim)
-    to keep the first logits small. At the seed's 0.02 the pointer task's first hop was not learnt
-    in 400 steps, and without the small last norm no run got past four hops (docs/log.md).
+    Point data.corpus at a file of one's own, and data.tokenizer at what the model was trained with;
+    without weights to start from, this learns to write before it learns to answer.
     """
-    return MythosConfig(
-        vocab_size=vocab_size,
-        dim=dim,
-        n_heads=4,
-        n_kv_heads=4,
-        max_seq_len=max_seq_len,
-        max_loop_iters=8,
-        prelude_layers=1,
-        coda_layers=1,
-        attn_type="gqa",
-        n_experts=4,
-        n_shared_experts=1,
-        n_experts_per_tok=2,
-        expert_dim=dim,
-        lora_rank=4,
-        max_output_tokens=max_seq_len,
-        dense_hidden=dim if dim < 128 else None,
-        readout="last",
-        lti_decay=0.01,
-        loop_index=False,
-        loop_lora=False,
-        init_std=dim**-0.5,
-        embed_init_std=1.0,
-        last_norm_init=dim**-0.5,
+    return Recipe(
+        name="sft",
+        model=small(vocab_size=320, dim=128, max_seq_len=1024),
+        data=DataConfig(
+            kind="chat",
+            corpus="conversations.jsonl",
+            tokenizer="byte",
+            document_mask=True,
+            batch_size=8,
+            seq_len=512,
+        ),
+        depth=DepthConfig(kind="poisson", mean=4, min=1, max=8),
+        optim=OptimConfig(lr=1e-3, warmup_steps=20, decay_embeddings=True),
+        router_bias_step=0.02,
+        steps=400,
+        eval_every=100,
+        save_every=100,
     )
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "cpu-tiny": cpu_tiny,
+    "text-10m": text_10m,
+    "text-30m": text_30m,
+    "text-120m": text_120m,
+    "fineweb-3b": fineweb_3b,
+    "sft": sft,
     "demo-text": demo_text,
     "demo-task": demo_task,
     "demo-task-seed-design": demo_task_seed_design,
+    **TASK_RECIPES,
 }
 
 

@@ -5,125 +5,38 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.data.tasks import Layout, Maps
 from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.parallel.degrees import Degrees
+from open_mythos.train.checks import at_least, in_unit, positive, whole
+from open_mythos.train.data_config import DataConfig as DataConfig, DataKind
+from open_mythos.train.depth import DepthConfig as DepthConfig
 
 
-DataKind = Literal["text", "pointer", "parity"]
-DepthKind = Literal["fixed", "uniform", "poisson", "lognormal_poisson"]
-Precision = Literal["fp32", "bf16"]
+PriorKind = Literal["geometric", "poisson"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+OptimKind = Literal["adamw", "muon"]
+Tracker = Literal["tensorboard", "wandb"]
 ScheduleKind = Literal["cosine", "wsd", "linear", "constant"]
 
 # What makes a row as long as it is, for the message about one that is too long.
 ROW_SETTINGS: dict[DataKind, str] = {
     "text": "data.seq_len",
+    "chat": "data.seq_len",
     "pointer": "a row of data.states and data.queries",
     "parity": "data.length",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What the model sees.
-
-    Attributes:
-        kind: "text" (windows of a corpus), "pointer" (follow a random map for k hops) or
-            "parity" (running parity of a bit string).
-        batch_size: Sequences per step.
-        corpus: Text: "plays" (bundled), or the path of a UTF-8 text file.
-        tokenizer: Text: "plays" (the bundled vocabulary), "byte" (no file at all), the path of a
-            tokenizer.json or of a folder with one, or a Hugging Face id.
-        seq_len: Text: scored positions per sequence.
-        validation_share: Text: share of the characters held out, in whole documents.
-        states: Pointer: size of the set that the map maps to itself.
-        queries: Pointer: questions per sequence, each one scored.
-        max_hops: Pointer: hops of the hardest batches.
-        layout: Pointer: "pairs" (two tokens an entry of the map) or "joint" (one).
-        maps: Pointer: "random", "permutation" (one-to-one) or "cycle" (a single one).
-        loops_per_hop: Pointer: loops granted per hop while training.
-        length: Parity: bits of the longest strings.
-    """
-
-    kind: DataKind = "text"
-    batch_size: int = 16
-    corpus: str = "plays"
-    tokenizer: str = "plays"
-    seq_len: int = 128
-    validation_share: float = 0.1
-    states: int = 16
-    queries: int = 32
-    max_hops: int = 8
-    layout: Layout = "pairs"
-    maps: Maps = "random"
-    loops_per_hop: int = 1
-    length: int = 24
-
-    def __post_init__(self) -> None:
-        counts = ("batch_size", "seq_len", "queries", "max_hops", "loops_per_hop", "length")
-        for name in counts:
-            whole(f"data.{name}", getattr(self, name), 1)
-        whole("data.states", self.states, 2)
-        if not 0.0 < self.validation_share < 1.0:
-            raise ConfigError(
-                f"data.validation_share is {self.validation_share}; it must lie inside (0, 1)"
-            )
-
-    @property
-    def row_length(self) -> int:
-        """Positions of the longest training rows, which the model must have room for."""
-        if self.kind == "pointer":
-            return self.states * (1 if self.layout == "joint" else 2) + self.queries
-        return self.length if self.kind == "parity" else self.seq_len
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthConfig:
-    """How many loops each training step runs; a batch that fixes its own number goes first.
-
-    Attributes:
-        kind: "fixed", "uniform" (on min..max), "poisson" or "lognormal_poisson" (a Poisson whose
-            rate is itself log-normal: a longer tail), the last two cut to min..max.
-        mean: Loops on average, exactly, after the cut; "fixed": always, so a whole number there.
-            "uniform" ignores it.
-        min: Fewest loops.
-        max: Most loops.
-        sigma: "lognormal_poisson": standard deviation of the logarithm of the rate.
-        backprop_loops: Only the last so many loops of a step are differentiated, so that memory
-            does not grow with depth; None is all of them.
-    """
-
-    kind: DepthKind = "fixed"
-    mean: float = 4.0
-    min: int = 1
-    max: int = 16
-    sigma: float = 0.5
-    backprop_loops: int | None = None
-
-    def __post_init__(self) -> None:
-        whole("depth.min", self.min, 1)
-        if self.backprop_loops is not None:
-            whole("depth.backprop_loops", self.backprop_loops, 1)
-        whole("depth.max", self.max, self.min)
-        positive("depth.sigma", self.sigma)
-        if self.kind == "fixed":
-            if self.mean < 1 or self.mean != int(self.mean):
-                raise ConfigError(
-                    f"depth.mean is {self.mean}; with kind 'fixed' it is the number of loops, "
-                    "a whole number of at least 1"
-                )
-        elif self.kind != "uniform" and not self.min < self.mean < self.max:
-            raise ConfigError(
-                f"depth.mean is {self.mean}; it must lie strictly between depth.min ({self.min}) "
-                f"and depth.max ({self.max})"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, its schedule, and the guards around it.
+    """The optimizer, its schedule, and the guards around it.
 
     Attributes:
+        kind: "adamw", or "muon": orthogonalised momentum for the hidden matrices and expert stacks,
+            AdamW for embedding, router, vectors and the rest.
         lr: Peak learning rate.
+        muon_lr: Peak rate of what Muon moves; None is `lr`, as its updates have AdamW's usual size.
+        muon_momentum: Share of the past in Muon's momentum.
         schedule: After the warm-up: "cosine", "linear" (both reach the end at the last step),
             "wsd" (stay, then fall linearly) or "constant".
         warmup_steps: Steps of linear rise to the peak.
@@ -134,10 +47,16 @@ class OptimConfig:
         weight_decay: On matrices only; vectors, norms and the injection have none.
         decay_embeddings: Whether the embedding is decayed too.
         clip: Largest gradient norm; 0 does not clip.
-        max_skipped: The run stops, saved, after so many non-finite steps in a row.
+        max_skipped: The run stops, saved, after so many non-finite steps in a row; in fp16, those
+            are not counted that a smaller loss scale may mend.
+        skip_spikes: Leave a step out, too, whose gradient norm is more than so many times the
+            running mean of those before it; 0 never does, as in the first 50 steps.
     """
 
+    kind: OptimKind = "adamw"
     lr: float = 1e-3
+    muon_lr: float | None = None
+    muon_momentum: float = 0.95
     schedule: ScheduleKind = "cosine"
     warmup_steps: int = 20
     final_ratio: float = 0.1
@@ -148,19 +67,29 @@ class OptimConfig:
     decay_embeddings: bool = False
     clip: float = 1.0
     max_skipped: int = 20
+    skip_spikes: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(OptimKind):
+            raise ConfigError(
+                f"optim.kind is {self.kind!r}; {did_you_mean(str(self.kind), get_args(OptimKind))}"
+            )
         positive("optim.lr", self.lr)
+        if self.muon_lr is not None:
+            positive("optim.muon_lr", self.muon_lr)
         positive("optim.eps", self.eps)
         whole("optim.warmup_steps", self.warmup_steps, 0)
         whole("optim.max_skipped", self.max_skipped, 1)
         at_least("optim.weight_decay", self.weight_decay, 0)
         at_least("optim.clip", self.clip, 0)
+        if self.skip_spikes:
+            at_least("optim.skip_spikes", self.skip_spikes, 1)
         in_unit("optim.final_ratio", self.final_ratio)
         in_unit("optim.decay_fraction", self.decay_fraction)
-        for beta in self.betas:
-            if not 0.0 <= beta < 1.0:
-                raise ConfigError(f"optim.betas has {beta}; each must lie in [0, 1)")
+        for name, shares in (("betas", self.betas), ("muon_momentum", (self.muon_momentum,))):
+            for share in shares:
+                if not 0.0 <= share < 1.0:
+                    raise ConfigError(f"optim.{name} has {share}; each must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +99,37 @@ class ObjectiveConfig:
     Attributes:
         z_loss: On the squared log-partition of the logits, which keeps them from drifting.
         ponder: On Graves' ponder cost (loops used plus remainder), which buys shorter thought.
+        loop_loss: On the cross entropy after some earlier loops, the mean over them, which teaches
+            a network to be read early. Each of them takes one more pass of the coda and the head.
+        loop_reads: "loop_loss": how many loops are read, drawn for each step.
+        depth_prior: On the divergence of the halting weights from a prior over loops
+            (PonderNet, arXiv 2107.05407).
+        prior: "depth_prior": "geometric", or "poisson"; either is cut to the loops that are run.
+        prior_mean: "depth_prior": mean of the prior before the cut.
     """
 
     z_loss: float = 0.0
     ponder: float = 0.0
+    loop_loss: float = 0.0
+    loop_reads: int = 1
+    depth_prior: float = 0.0
+    prior: PriorKind = "geometric"
+    prior_mean: float = 4.0
 
     def __post_init__(self) -> None:
-        at_least("objective.z_loss", self.z_loss, 0)
-        at_least("objective.ponder", self.ponder, 0)
+        for name in ("z_loss", "ponder", "loop_loss", "depth_prior"):
+            at_least(f"objective.{name}", getattr(self, name), 0)
+        whole("objective.loop_reads", self.loop_reads, 1)
+        if self.prior not in get_args(PriorKind):
+            raise ConfigError(
+                f"objective.prior is {self.prior!r}; "
+                f"{did_you_mean(str(self.prior), get_args(PriorKind))}"
+            )
+        if not (math.isfinite(self.prior_mean) and self.prior_mean > 1):
+            raise ConfigError(
+                f"objective.prior_mean is {self.prior_mean}; it must be more than 1, the fewest "
+                "loops there are"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,15 +162,22 @@ class EngineConfig:
 
     Attributes:
         precision: "fp32", or "bf16": forward and backward in bfloat16 on a copy of the weights,
-            updates in float32 on the masters, which are what is saved.
+            updates in float32 on the masters, which are what is saved; "fp16": the same in
+            float16, with a scaled loss; "auto": bf16 on a GPU that has it, fp16 on one that has
+            not, else fp32.
         compile: Compile the dense blocks and the turn of the loop.
         checkpoint: Keep only the states between loops, and compute each loop again on the way
             back.
+        micro_batch: Rows of one forward and backward pass on one rank; a step whose share is larger
+            makes several and adds up their gradients. 0 is all rows at once.
+        async_save: On several ranks: write checkpoints beside training, from a copy in host memory.
     """
 
     precision: Precision = "fp32"
     compile: bool = False
     checkpoint: bool = False
+    micro_batch: int = 0
+    async_save: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -226,9 +185,10 @@ class EngineConfig:
                 f"engine.precision is {self.precision!r}; "
                 f"{did_you_mean(str(self.precision), get_args(Precision))}"
             )
-        for name in ("compile", "checkpoint"):
+        for name in ("compile", "checkpoint", "async_save"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"engine.{name} is True or False, not {getattr(self, name)!r}")
+        whole("engine.micro_batch", self.micro_batch, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,12 +204,22 @@ class Recipe:
         objective: What it minimises.
         curriculum: How a task grows harder.
         engine: How it is computed.
+        parallel: How it is divided over the ranks that torchrun starts.
         steps: Optimizer steps of the whole run.
         seed: Fixes weights, data, depths and dropout.
         eval_every: Steps between evaluations; 0 evaluates at the end only.
+        eval_loops: Numbers of loops to evaluate with, beside the one that training means; empty is
+            1 and twice that.
+        eval_tokens: Text: targets of the held-out text that an evaluation scores, the first ones.
+        eval_samples: Text: continuations that an evaluation writes.
+        eval_prompts: Text: what they begin with; empty is what the held-out text has.
         save_every: Steps between checkpoints; 0 saves at the end only.
         keep_last: Checkpoints to keep; 0 keeps all.
+        best_by: Evaluation numbers of this name, whatever evaluator gave them, are averaged, and
+            the checkpoint with the best mean is kept too: the least "loss", the largest of any
+            other. "" keeps none.
         log_every: Steps between lines on a console that is no terminal.
+        log_to: Trackers, beside metrics.jsonl: "tensorboard", "wandb".
         router_bias_step: How far one step moves the bias that evens out the experts; 0 is off.
         device: "auto" (the accelerator if there is one), or a torch device such as "cuda:1".
     """
@@ -262,73 +232,55 @@ class Recipe:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    parallel: Degrees = field(default_factory=Degrees)
     steps: int = 1000
     seed: int = 0
     eval_every: int = 200
+    eval_loops: tuple[int, ...] = ()
+    eval_tokens: int = 16_384
+    eval_samples: int = 2
+    eval_prompts: tuple[str, ...] = ()
     save_every: int = 200
     keep_last: int = 3
+    best_by: str = "loss"
     log_every: int = 20
+    log_to: tuple[Tracker, ...] = ()
     router_bias_step: float = 1e-3
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every"):
+        for name in ("steps", "log_every", "eval_tokens"):
             whole(name, getattr(self, name), 1)
-        for name in ("seed", "eval_every", "save_every", "keep_last"):
+        for name in ("seed", "eval_every", "eval_samples", "save_every", "keep_last"):
             whole(name, getattr(self, name), 0)
+        for loops in self.eval_loops:
+            whole("eval_loops", loops, 1)
+        for tracker in self.log_to:
+            if tracker not in get_args(Tracker):
+                raise ConfigError(
+                    f"log_to has {tracker!r}; {did_you_mean(str(tracker), get_args(Tracker))}"
+                )
         at_least("router_bias_step", self.router_bias_step, 0)
         if self.objective.ponder and self.model.readout == "last":
             raise ConfigError(
                 f"objective.ponder is {self.objective.ponder} but model.readout is 'last', in "
                 "which halting plays no part; set the one to 0 or the other to 'act'"
             )
+        if self.objective.depth_prior and self.model.readout != "act":
+            raise ConfigError(
+                f"objective.depth_prior is {self.objective.depth_prior} but model.readout is "
+                f"{self.model.readout!r}, whose halting weights are no distribution over loops; "
+                "set the one to 0 or the other to 'act'"
+            )
+        if self.objective.loop_loss and self.depth.backprop_loops == 1:
+            raise ConfigError(
+                f"objective.loop_loss is {self.objective.loop_loss} but depth.backprop_loops is 1, "
+                "so that no loop before the last is differentiated; raise it, or leave one out"
+            )
         length, room = self.data.row_length, self.model.max_seq_len
         if length > room:
+            setting = ROW_SETTINGS.get(self.data.kind, "a row of data.task")
             raise ConfigError(
-                f"{ROW_SETTINGS[self.data.kind]} ({length}) exceeds model.max_seq_len ({room}); "
+                f"{setting} ({length}) exceeds model.max_seq_len ({room}); "
                 "lower the one or raise the other"
             )
-
-
-# -- checks --------------------------------------------------------------------------------------
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number below its least value, and NaN.
-
-    Raises:
-        ConfigError: Naming the setting and its bound.
-    """
-    if not (math.isfinite(value) and value >= least):
-        raise ConfigError(f"{name} is {value}; it must be at least {least}")
-
-
-def whole(name: str, value: int, least: int) -> None:
-    """Refuse what is not an int of at least `least`; 2.0 and True are no ints here.
-
-    Raises:
-        ConfigError: Naming the setting and its bound.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
-    at_least(name, value, least)
-
-
-def positive(name: str, value: float) -> None:
-    """Refuse zero, negative numbers, NaN and infinity.
-
-    Raises:
-        ConfigError: Naming the setting.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{name} is {value}; it must be positive and finite")
-
-
-def in_unit(name: str, value: float) -> None:
-    """Refuse what lies outside [0, 1].
-
-    Raises:
-        ConfigError: Naming the setting.
-    """
-    if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"{name} is {value}; it must lie in [0, 1]")

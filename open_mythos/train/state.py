@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -10,11 +10,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from open_mythos.errors import CheckpointError
+from open_mythos.parallel.spread import Spread
 from open_mythos.train.curriculum import Progress
+from open_mythos.train.loss_scale import LossScale
 from open_mythos.train.precision import Working
+from open_mythos.train.spikes import Spikes
 
 
-RNG = "rng"
+RNG, GUARD = "rng", "guard"
+# The counters' file in a checkpoint.
+STATE_FILE = "state.json"
 
 
 @dataclass
@@ -29,8 +34,11 @@ class TrainState:
         step: Steps done; the next step draws its batch and depth from (seed, step).
         tokens: Positions seen.
         curriculum: Level, and running accuracy on it.
-        skipped: Non-finite steps so far, which moved no parameter.
-        skipped_in_a_row: Those since the last finite step.
+        skipped: Steps so far that moved no parameter: not finite, or spikes.
+        skipped_in_a_row: Non-finite ones since the last finite step, which no loss scale mends.
+        spikes: The usual gradient norm, where the recipe skips what is far above it.
+        spread: This rank's part in a step.
+        n_parameters: Of the whole network, tied ones once, whatever part this rank holds.
     """
 
     model: nn.Module
@@ -41,6 +49,9 @@ class TrainState:
     curriculum: Progress = field(default_factory=Progress)
     skipped: int = 0
     skipped_in_a_row: int = 0
+    spikes: Spikes | None = None
+    spread: Spread = field(default_factory=Spread)
+    n_parameters: int = 0
     working: Working = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,18 +83,36 @@ class TrainState:
             raise CheckpointError(f"the saved state lacks or misstates {error}") from None
 
     def tensors(self) -> dict[str, Tensor]:
-        """The optimizer's tensors and the generators' states, by name."""
-        return {**optimizer_tensors(self.optimizer), **capture_rng(self.device)}
+        """The optimizer's tensors, the guards' and the generators' states, by name."""
+        guards = {
+            f"{GUARD}/{name}/{part.name}": getattr(guard, part.name)
+            for name, guard in self._guards().items()
+            for part in fields(guard)
+        }
+        return {**optimizer_tensors(self.optimizer), **guards, **capture_rng(self.device)}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave.
 
+        A guard that was not saved, as of a run that "auto" gave another precision on another
+        device, starts anew.
+
         Raises:
             CheckpointError: If the optimizer that was saved is over other parameters.
         """
-        moments = {k: v for k, v in tensors.items() if not k.startswith(f"{RNG}/")}
+        special = (f"{RNG}/", f"{GUARD}/")
+        moments = {k: v for k, v in tensors.items() if not k.startswith(special)}
         load_optimizer_tensors(self.optimizer, moments)
+        for name, guard in self._guards().items():
+            for part in fields(guard):
+                saved = tensors.get(f"{GUARD}/{name}/{part.name}")
+                if saved is not None:
+                    setattr(guard, part.name, saved.to(self.device))
         restore_rng({k: v for k, v in tensors.items() if k.startswith(f"{RNG}/")}, self.device)
+
+    def _guards(self) -> dict[str, LossScale | Spikes]:
+        found = {"loss_scale": self.working.loss_scale, "spikes": self.spikes}
+        return {name: guard for name, guard in found.items() if guard is not None}
 
 
 # -- optimizer -----------------------------------------------------------------------------------

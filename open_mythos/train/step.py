@@ -9,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from open_mythos.data.batch import Batch, BatchSource
-from open_mythos.errors import InputError
 from open_mythos.model.output import ForwardOutput
-from open_mythos.nn.moe.balance import load_entropy
+from open_mythos.nn.moe.balance import dead_experts, load_entropy, load_peak
 from open_mythos.train.curriculum import advance
 from open_mythos.train.depth import sample_depth
-from open_mythos.train.objective import Terms, objective
-from open_mythos.train.optim import clip_gradients, set_learning_rate, skip_unless
+from open_mythos.train.loss_scale import FLOOR
+from open_mythos.train.objective import objective, sample_reads
+from open_mythos.train.optim import set_learning_rate, skip_unless
+from open_mythos.train.passes import StepPlan, Tally, count_scored, plan_step
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import StepRecord
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.state import TrainState
+from open_mythos.train.usage import Work, forget_memory, usage
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Launched:
 
     Attributes:
         step: Steps done with it.
-        batch: What it saw.
-        n_loops: Loops it was given.
+        drawn: Level of its rows where a curriculum mixes several; 0 where it does not.
+        depths: Loops that its rows were given, on all ranks; one number where all had the same.
         level: Curriculum level it was drawn for.
         lr: Its learning rate.
+        positions: Positions of its whole batch, those of other ranks included.
+        length: Positions of one row.
         tokens: Positions seen since the run began.
         began: Host time at its start, seconds.
+        waited: Seconds that making the batch took.
         names: What `numbers` holds first, in order.
         numbers: Scalars, then the router's load (T, E) row by row; float64, on the host.
         shape: (T, E).
@@ -41,12 +46,15 @@ class Launched:
     """
 
     step: int
-    batch: Batch
-    n_loops: int
+    drawn: int
+    depths: tuple[int, ...]
     level: int
     lr: float
+    positions: int
+    length: int
     tokens: int
     began: float
+    waited: float
     names: tuple[str, ...]
     numbers: Tensor
     shape: tuple[int, int]
@@ -62,62 +70,105 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
     """Take one step without waiting for the device.
 
     Everything that is drawn comes from (recipe.seed, state.step), dropout aside, whose generator
-    is part of the state. A step whose loss or gradient is not finite moves no parameter, which the
-    device decides by itself; it is counted, and its data is not tried again.
+    is part of the state. The batch is read in passes (`step_passes`), each weighed by its share of
+    the scored positions, so that the step does not depend on how it is divided. A step whose loss
+    or gradient is not finite, or a spike, moves no parameter, which the device decides by itself;
+    it is counted, and its data is not tried again.
 
     Raises:
         InputError: If no position of the batch is scored.
     """
     began = time.perf_counter()
-    model, level = state.working.model.train(), state.curriculum.level
-    batch = source.batch(state.step, level)
-    if batch.targets.device.type == "cpu" and not batch.scored:
-        raise InputError(f"none of the {batch.targets.numel()} targets is scored")
-    batch = batch.to(state.device)
-    n_loops = batch.n_loops or sample_depth(recipe.depth, recipe.seed, state.step)
+    model, level, spread = state.working.model.train(), state.curriculum.level, state.spread
+    plan = plan_step(recipe, state.step, spread)
+    parts = [
+        (source.batch(state.step, level) if rows is None else source.batch(state.step, level, rows))
+        for rows in plan.rows
+    ]
+    waited = time.perf_counter() - began
+    scored = count_scored(parts, state.device, spread)
+    depths = depths_of(plan, parts[0].n_loops, recipe, state.step)
     lr = learning_rate(recipe.optim, state.step, recipe.steps)
 
-    output: ForwardOutput = model(
-        batch.ids,
-        n_loops,
-        logits_to_keep=0,
-        backprop_loops=recipe.depth.backprop_loops,
-        return_output=True,
-    )
-    terms = objective(output, batch.targets, head_weight(model), recipe.objective)
-    terms.total.backward()
-    state.working.collect()
-    norm = clip_gradients(state.model, recipe.optim.clip)
-    finite = (terms.total.detach() + norm).isfinite()
+    tally, forward = Tally(), spread.caller(model)
+    rows = sum(len(part.ids) for part in parts) * spread.data_world
+    for index, part in enumerate(parts):
+        batch = part.to(state.device)
+        with spread.passing(last=index == len(parts) - 1):
+            output: ForwardOutput = forward(
+                batch.ids,
+                depths[0] if len(depths) == 1 else plan.loops(index),
+                logits_to_keep=0,
+                backprop_loops=recipe.depth.backprop_loops,
+                return_output=True,
+                **further(batch, depths, recipe, state),
+            )
+            terms = objective(
+                output, batch.targets, head_weight(model), recipe.objective, spread.head_loss
+            )
+            share = None if scored is None else terms.n_targets / scored
+            loss = terms.total if share is None else terms.total * (share * spread.data_world)
+            state.working.scale(loss).backward()
+            state.working.collect()
+        tally.add(output, terms, share, len(part.ids) / rows)
+    scalars, load = tally.summed(spread)
+    state.working.unscale()
+    norm = spread.clip(state.model, recipe.optim.clip)
+    kept, verdict = judge(state, scalars["loss"], norm, recipe.optim.skip_spikes)
     set_learning_rate(state.optimizer, lr)
-    with skip_unless(state.optimizer, finite):
+    with skip_unless(state.optimizer, kept):
         state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.working.refresh()
-    balance(model, finite, recipe.router_bias_step)
+    balance(model, kept, recipe.router_bias_step)
 
+    positions = sum(part.ids.numel() for part in parts) * spread.data_world
     state.step += 1
-    state.tokens += batch.ids.numel()
-    scalars = {
-        "loss": terms.total,
-        "grad_norm": norm,
-        **reported(output, terms, state.model),
-        **{f"terms/{name}": part for name, part in terms.parts.items()},
-    }
-    numbers, arrived = to_host(list(scalars.values()), output.router_load)
+    state.tokens += positions
+    scalars = {**scalars, "grad_norm": norm, **carry(state.model), **verdict}
+    numbers, arrived = to_host(list(scalars.values()), load)
     return Launched(
         step=state.step,
-        batch=batch,
-        n_loops=n_loops,
+        drawn=parts[0].level,
+        depths=depths,
         level=level,
         lr=lr,
+        positions=positions,
+        length=parts[0].ids.shape[1],
         tokens=state.tokens,
         began=began,
+        waited=waited,
         names=tuple(scalars),
         numbers=numbers,
-        shape=(output.router_load.shape[0], output.router_load.shape[1]),
+        shape=(load.shape[0], load.shape[1]),
         arrived=arrived,
     )
+
+
+def depths_of(plan: StepPlan, asked: int | None, recipe: Recipe, step: int) -> tuple[int, ...]:
+    """Loops of a step's rows, one number where all have the same: first what the batch asks for."""
+    if asked is not None:
+        return (asked,)
+    if plan.depths is not None:
+        return plan.depths
+    return (sample_depth(recipe.depth, recipe.seed, step),)
+
+
+def further(
+    batch: Batch, depths: tuple[int, ...], recipe: Recipe, state: TrainState
+) -> dict[str, Any]:
+    """What some passes are told besides; other networks than OpenMythos need not know of it."""
+    deepest, told = max(depths), dict[str, Any]()
+    reads = sample_reads(
+        recipe.objective, deepest, recipe.depth.backprop_loops, recipe.seed, state.step
+    )
+    if reads:
+        told["read_loops"] = reads
+    if batch.documents is not None:
+        told["documents"] = batch.documents
+    if len(depths) > 1 and state.spread.data_world > 1:
+        told["min_loops"] = deepest  # ranks that share experts meet in every loop
+    return told
 
 
 def finish(
@@ -142,13 +193,22 @@ def finish(
     values = launched.numbers.tolist()
     read = dict(zip(launched.names, values, strict=False))
     load = torch.tensor(values[len(launched.names) :], dtype=torch.float64).view(launched.shape)
-    skipped = not (math.isfinite(read["loss"]) and math.isfinite(read["grad_norm"]))
-    state.skipped += skipped
-    state.skipped_in_a_row = state.skipped_in_a_row + 1 if skipped else 0
+    skipped = count_skip(state, read)
     accuracy = read["correct"] / max(read["n_targets"], 1.0)
     # Easier rows say nothing of the level that is being learnt.
-    if launched.batch.level in (0, launched.level):
+    if launched.drawn in (0, launched.level):
         state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
+    work = Work(
+        positions=launched.positions,
+        length=launched.length,
+        depths=launched.depths,
+        backprop_loops=recipe.depth.backprop_loops,
+        precision=state.working.precision,
+    )
+    seconds = time.perf_counter() - max(since, launched.began)
+    measured = usage(state.working.model, work, seconds, launched.waited)
+    if launched.step % recipe.log_every == 0:
+        forget_memory(state.device)
     return StepRecord(
         step=launched.step,
         loss=read["loss"],
@@ -156,18 +216,71 @@ def finish(
         accuracy=accuracy,
         lr=launched.lr,
         grad_norm=read["grad_norm"],
-        n_loops=launched.n_loops,
+        n_loops=max(launched.depths),
+        given_loops=sum(launched.depths) / len(launched.depths),
         mean_loops=read["mean_loops"],
         level=launched.level,
         tokens=launched.tokens,
+        scored_share=read["n_targets"] / launched.positions,
+        epoch=epoch_of(source, launched.step),
         skipped=skipped,
+        loss_scale=read.get("loss_scale"),
         rho_a=read.get("rho_a"),
-        router_entropy=float(load_entropy(load).mean()),
-        router_peak=load_peak(load),
         state_rms=read["state_rms"],
-        tokens_per_second=launched.batch.ids.numel()
-        / (time.perf_counter() - max(since, launched.began)),
+        **routing(load),
+        **measured,
     )
+
+
+@torch.no_grad()
+def judge(
+    state: TrainState, loss: Tensor, norm: Tensor, skip_spikes: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Whether a step may move anything, on the device; what to report of it; the guards learn."""
+    finite = (loss + norm).isfinite()
+    kept, said = finite, {}
+    if state.working.loss_scale is not None:
+        said["loss_scale"] = state.working.loss_scale.scale
+    state.working.settle(finite)
+    if state.spikes is not None:
+        kept = finite & state.spikes.calm(norm, skip_spikes)
+        said["kept"] = kept
+    return kept, said
+
+
+def count_skip(state: TrainState, read: dict[str, float]) -> bool:
+    """Whether a step moved nothing, by its numbers; counts it.
+
+    In a row are counted those that are not finite. A gradient that is not, of a loss that is, does
+    not count as long as the loss scale is above its floor: halving it may be all that is needed.
+    """
+    finite = math.isfinite(read["loss"]) and math.isfinite(read["grad_norm"])
+    skipped = not (finite and read.get("kept", 1.0))
+    state.skipped += skipped
+    if finite:
+        state.skipped_in_a_row = 0
+    elif not (math.isfinite(read["loss"]) and read.get("loss_scale", FLOOR) > FLOOR):
+        state.skipped_in_a_row += 1
+    return skipped
+
+
+def routing(load: Tensor) -> dict[str, Any]:
+    """What a record says of the experts' loads (T, E)."""
+    entropy, peak = load_entropy(load), load_peak(load)
+    return {
+        "router_entropy": float(entropy.mean()),
+        "router_peak": float(peak.max()),
+        "router_dead": int(dead_experts(load.sum(0))),
+        "entropy_by_loop": entropy.tolist(),
+        "peak_by_loop": peak.tolist(),
+        "dead_by_loop": dead_experts(load).tolist(),
+    }
+
+
+def epoch_of(source: BatchSource, step: int) -> float | None:
+    """Passes over the data that the first `step` steps make; None where the source has no end."""
+    epoch: Any = getattr(source, "epoch", None)
+    return None if epoch is None else float(epoch(step))
 
 
 def to_host(scalars: list[Tensor], table: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
@@ -198,16 +311,10 @@ def balance(model: nn.Module, finite: Tensor, step_size: float) -> None:
         update(step_size=finite * step_size)
 
 
-def reported(output: ForwardOutput, terms: Terms, model: nn.Module) -> dict[str, Tensor]:
-    """What a pass says about itself, as scalars on the device."""
-    said = {
-        "correct": terms.correct,
-        "n_targets": terms.n_targets,
-        "mean_loops": output.loops_used.double().mean(),
-        "state_rms": output.state_rms[-1],
-    }
+def carry(model: nn.Module) -> dict[str, Tensor]:
+    """rho(A) of the loop's injection, where it has one."""
     radius = spectral_radius(model)
-    return said if radius is None else {**said, "rho_a": radius}
+    return {} if radius is None else {"rho_a": radius}
 
 
 @torch.no_grad()
@@ -215,10 +322,10 @@ def spectral_radius(model: nn.Module) -> Tensor | None:
     """rho(A) of the loop's injection; None where the injection carries nothing over linearly."""
     injection: Any = getattr(getattr(model, "recurrent", None), "injection", None)
     diagonal = getattr(injection, "get_A", None)
-    return None if diagonal is None else diagonal().max()
-
-
-def load_peak(load: Tensor) -> float:
-    """Load of the busiest expert over the mean load, in the worst loop of (T, E); 1 is even."""
-    mean = load.mean(-1, keepdim=True)
-    return float((load / mean.clamp(min=torch.finfo(load.dtype).tiny)).max())
+    if diagonal is None:
+        return None
+    largest = diagonal().max()
+    # Divided over ranks, it is the largest of this rank's part until they meet.
+    gather = getattr(largest, "full_tensor", None)
+    whole: Tensor = largest if gather is None else gather()
+    return whole

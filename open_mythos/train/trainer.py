@@ -6,35 +6,35 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import nn
 
-from open_mythos.data.batch import BatchSource
-from open_mythos.errors import ConfigError
-from open_mythos.model.mythos import OpenMythos
-from open_mythos.parallel.apply import apply
-from open_mythos.train.checkpoints import RunFolder, Start
-from open_mythos.train.curriculum import start as first_level
+from open_mythos.errors import CheckpointError
+from open_mythos.parallel.ranks import ALONE, Ranks, joined
+from open_mythos.train.build import (
+    build_model,
+    build_state,
+    find_device,
+    refuse_small_vocabulary,
+)
+from open_mythos.train.checkpoints import RunFolder, Start, better, judged
+from open_mythos.train.evaluation import Evaluator, judge
 from open_mythos.train.interrupt import StopRequest
-from open_mythos.train.optim import build_optimizer
-from open_mythos.train.precision import Working
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import EvalRecord, StepRecord
-from open_mythos.train.sinks import JsonlSink, RunInfo, Sink
+from open_mythos.train.saved import save_shards
+from open_mythos.train.sinks import JsonlSink, RunInfo, SamplesSink, Sink
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.state import TrainState, own_rng
 from open_mythos.train.step import Launched, finish, launch
+from open_mythos.train.tracking import tracking_sinks
 
 
-Evaluator = Callable[[nn.Module, int], Mapping[str, float]]
+if TYPE_CHECKING:
+    from open_mythos.checkpoint.sharded import Saving
+
 Status = Literal["finished", "stopped", "out_of_time", "diverged"]
-
-
-def build_model(recipe: Recipe) -> nn.Module:
-    """The network of a recipe, its weights drawn from the seeded default generator."""
-    return OpenMythos(recipe.model)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class TrainResult:
     @property
     def message(self) -> str:
         """One sentence for the person who started the run."""
-        again = "run again with --resume to go on"
+        again = "run again with --resume auto to go on"
         return {
             "finished": f"finished {self.step} steps; {self.checkpoint}",
             "stopped": f"stopped at step {self.step} ({self.signal}); {again}",
@@ -110,42 +110,50 @@ def train(
         recipe: What to run.
         out: The run's folder; metrics.jsonl and checkpoints go there.
         resume: "new", "resume", "auto" or "fresh": see RunFolder.begin.
-        evaluators: Name -> function (model, step) -> numbers, run every eval_every steps and at
-            the end. They can change nothing: the generators are put back after them.
-        sinks: Where records go, beside the run's own metrics.jsonl.
+        evaluators: Name -> function (model, step) -> numbers and texts, run every eval_every steps
+            and at the end. They can change nothing: the generators are put back after them.
+        sinks: Where records go, beside the run's own files and the trackers of recipe.log_to.
         max_seconds: Stop, saved, at the first step boundary after this wall time.
         parts: Another network or other data than the recipe's own.
 
     Raises:
         ConfigError: If the recipe does not fit its data, the saved run, or this machine.
         CheckpointError: If the folder's state is not what `resume` says, or cannot be read.
+        MissingExtraError: If a tracker of recipe.log_to is not installed.
     """
     began = time.perf_counter()
     parts = parts or Parts()
-    device = find_device(recipe.device)
-    sources = parts.sources(recipe)
-    source = sources.train
-    refuse_small_vocabulary(recipe, source)
-    folder = RunFolder(out)
-    loop = Loop(
-        recipe=recipe,
-        folder=folder,
-        sources=sources,
-        evaluators=evaluators or {},
-        sinks=[JsonlSink(folder.metrics_file), *sinks],
-    )
-    with own_rng(device), StopRequest() as stop, ExitStack() as closing:
-        resumed = folder.begin(resume, recipe)
-        state = build_state(recipe, source, device, parts.model)
-        checkpoint = folder.restore(state, loop.notes.append) if resumed else None
+    with ExitStack() as closing:
+        ranks = closing.enter_context(joined(recipe.device))
+        device = find_device(recipe.device, ranks)
+        sources = parts.sources(recipe)
+        source = sources.train
+        refuse_small_vocabulary(recipe, source)
+        folder = RunFolder(out)
+        own: list[Sink] = [JsonlSink(folder.metrics_file), SamplesSink(folder.samples)]
+        shown = [*own, *tracking_sinks(recipe), *sinks]
+        loop = Loop(
+            recipe=recipe,
+            folder=folder,
+            sources=sources,
+            evaluators=evaluators or {},
+            sinks=shown if ranks.first else [],
+            ranks=ranks,
+        )
+        closing.enter_context(own_rng(device))
+        stop = closing.enter_context(StopRequest())
+        resumed = ranks.first_does(lambda: folder.begin(resume, recipe))
+        state = build_state(recipe, source, device, parts.model, ranks)
+        checkpoint = folder.restore(state, loop.notes.append, ranks) if resumed else None
         state.working.refresh()
-        folder.note_environment(device, state.step)
+        if ranks.first:
+            folder.note_environment(device, state.step, recipe.seed, ranks.world)
         for sink in loop.sinks:
             closing.callback(sink.close)
         loop.open(state, checkpoint)
         deadline = None if max_seconds is None else began + max_seconds
         status = loop.run(state, stop, deadline)
-        final = loop.saved or loop.save(state)
+        final = loop.close(state)
     return TrainResult(
         status=status,
         step=state.step,
@@ -170,10 +178,12 @@ class Loop:
     sources: Sources
     evaluators: Mapping[str, Evaluator]
     sinks: Sequence[Sink]
+    ranks: Ranks = ALONE
     notes: list[str] = field(default_factory=list)
     record: StepRecord | None = None
     evaluation: EvalRecord | None = None
     saved: Path | None = None
+    saving: "Saving | None" = None
     pending: Launched | None = None
     read_at: float = -math.inf
 
@@ -185,11 +195,13 @@ class Loop:
             folder=self.folder.root,
             start_step=state.step,
             device=str(state.device),
-            n_parameters=sum(p.numel() for p in state.model.parameters()),
+            n_parameters=state.n_parameters,
+            say=self.note,
         )
+        found = tuple(self.notes)
         for sink in self.sinks:
             sink.open(info)
-        for text in self.notes:
+        for text in found:
             self._tell(text)
         if checkpoint is not None:
             self.note(f"resumed at step {state.step}")
@@ -200,10 +212,12 @@ class Loop:
     def run(self, state: TrainState, stop: StopRequest, deadline: float | None) -> Status:
         """Step until the recipe's last step, a signal, the deadline, or divergence."""
         while state.step < self.recipe.steps:
-            if stop.name is not None:
+            # Decided together: a signal or a clock may reach one rank a step before another.
+            if self.ranks.any(stop.name is not None):
                 self.take(state)
                 return "stopped"
-            if deadline is not None and time.perf_counter() >= deadline:
+            late = deadline is not None and time.perf_counter() >= deadline
+            if deadline is not None and self.ranks.any(late):
                 self.take(state)
                 return "out_of_time"
             launched = launch(state, self.sources.train, self.recipe)
@@ -243,23 +257,81 @@ class Loop:
         """Whether the evaluators run after the step that was taken last."""
         return due(state.step, self.recipe.eval_every) or state.step == self.recipe.steps
 
-    def save(self, state: TrainState) -> Path:
-        """Write a checkpoint of the state as it is."""
-        self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+    def save(self, state: TrainState) -> Path | None:
+        """Write a checkpoint of the state as it is; None, and a note, where the disk refuses.
+
+        A full disk then costs no step: the run goes on, the checkpoint before stays, and the next
+        one that is due is tried. Several ranks write their parts together, beside training where
+        `engine.async_save` says so.
+        """
+        self.settle()
+        try:
+            if self.ranks.world == 1:
+                self.saved = self.folder.save(state, self.recipe, self.sources.tokenizer)
+                return self.saved
+            self.saved = self.folder.place(state.step)
+            self.saving = save_shards(
+                self.saved, state, self.recipe, self.sources.tokenizer, self.ranks
+            )
+        except OSError as error:
+            self.saved = None
+            self.note(f"step {state.step} could not be saved: {error}")
+        if not self.recipe.engine.async_save:
+            self.settle()
         return self.saved
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written beside training, and let it count."""
+        if self.saving is None:
+            return
+        saving, self.saving = self.saving, None
+        try:
+            whole = saving.wait()
+        except CheckpointError as error:  # raised on every rank if one could not write its part
+            self.note(f"{saving.target.name} could not be saved: {error}")
+            self.saved = None if self.saved == saving.target else self.saved
+            return
+        self.ranks.first_does(lambda: self.folder.admit(whole, self.recipe.keep_last))
+
+    def close(self, state: TrainState) -> Path:
+        """The checkpoint of exactly this state, written now if it is not there.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        self.settle()
+        final = self.saved or self.save(state)
+        self.settle()
+        if final is None or self.saved is None:
+            raise CheckpointError(
+                f"step {state.step} is done but could not be saved ({self.notes[-1]}); make room "
+                f"and resume: the newest checkpoint in {self.folder.root} is of an earlier step"
+            )
+        return final
 
     def evaluate(self, state: TrainState) -> None:
         """Run every evaluator on the model as it is, and report their numbers."""
         if not self.evaluators:
             return
-        found: dict[str, float] = {}
-        for name, evaluator in self.evaluators.items():
-            with own_rng(state.device):
-                numbers = evaluator(state.working.model, state.step)
-            found.update({f"{name}/{key}": float(value) for key, value in numbers.items()})
-        self.evaluation = EvalRecord(step=state.step, values=found)
+        with state.spread.whole(state.model):
+            found = judge(self.evaluators, state.working.model, state.step, state.device)
+        # What follows from it must be the same on all ranks, to the last bit.
+        self.evaluation = self.ranks.told(found)
         for sink in self.sinks:
             sink.evaluation(self.evaluation)
+        self.keep_best(state, self.evaluation.values)
+
+    def keep_best(self, state: TrainState, found: Mapping[str, float]) -> None:
+        """Keep this step's checkpoint, made now if none was due, if evaluation likes it best."""
+        by = self.recipe.best_by
+        value = judged(found, by)
+        best = self.ranks.first_does(self.folder.best)
+        if value is None or not better(value, best, by):
+            return
+        saved = self.saved or self.save(state)
+        self.settle()
+        if saved is not None and self.saved is not None:
+            self.ranks.first_does(lambda: self.folder.note_best(saved, by, value))
 
     def note(self, text: str) -> None:
         """Say something to every sink, and remember it."""
@@ -271,62 +343,6 @@ class Loop:
             sink.note(text)
 
 
-def build_state(
-    recipe: Recipe,
-    source: BatchSource,
-    device: torch.device,
-    build: Callable[[Recipe], nn.Module],
-) -> TrainState:
-    """The state before the first step. Seeds torch's default generators for weights and dropout.
-
-    Weights are drawn on the CPU, so that one seed gives one network on every device.
-    """
-    torch.manual_seed(recipe.seed)
-    model = build(recipe).to(device)
-    state = TrainState(
-        model=model,
-        optimizer=build_optimizer(model, recipe.optim),
-        device=device,
-        curriculum=first_level(recipe.curriculum, source.max_level),
-    )
-    engine = recipe.engine
-    state.working = Working(model, engine.precision)
-    runs = state.working.model
-    if (engine.compile or engine.checkpoint) and isinstance(runs, OpenMythos):
-        apply(runs, compiled=engine.compile, checkpointed=engine.checkpoint)
-    return state
-
-
 def due(step: int, every: int) -> bool:
     """Whether something that happens every so many steps (0: never) happens after this one."""
     return every > 0 and step % every == 0
-
-
-def find_device(name: str) -> torch.device:
-    """The device that a recipe names; "auto" is the accelerator if there is one, else the CPU.
-
-    Raises:
-        ConfigError: If torch knows no such device, or it is not here.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here ({reason}); try 'auto'") from None
-    return device
-
-
-def refuse_small_vocabulary(recipe: Recipe, source: BatchSource) -> None:
-    """Refuse data whose ids the model has no embedding for.
-
-    Raises:
-        ConfigError: Naming both sizes.
-    """
-    if source.vocab_size > recipe.model.vocab_size:
-        raise ConfigError(
-            f"the data has {source.vocab_size} token ids, model.vocab_size is "
-            f"{recipe.model.vocab_size}; set model.vocab_size={source.vocab_size} or more"
-        )

@@ -10,13 +10,14 @@ from open_mythos.checkpoint.files import (
     atomic_folder,
     check_file,
     check_folder,
+    manifest_entry,
     read_json,
     remove_temporaries,
     write_json,
     write_manifest,
     write_text,
 )
-from open_mythos.errors import CheckpointError
+from open_mythos.errors import CheckpointError, DamagedError
 
 
 def fill(path: Path, text: str) -> None:
@@ -210,3 +211,27 @@ def test_a_manifest_that_is_none_is_refused(sealed: Path) -> None:
     (sealed / MANIFEST).write_text("[]")
     with pytest.raises(CheckpointError, match="no manifest"):
         check_folder(sealed)
+
+
+def test_processes_share_the_checking_of_a_folder(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"file{number}").write_text(str(number))
+    write_manifest(tmp_path)
+    (tmp_path / "file3").write_text("x")
+    refused = []
+    for part in range(2):
+        try:
+            check_folder(tmp_path, part, 2)
+        except DamagedError as error:
+            refused.append((part, "file3" in str(error)))
+    assert refused == [(1, True)]
+
+
+def test_a_manifest_takes_the_word_of_who_wrote_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    known = {"a": {"bytes": 1, "sha256": "known"}}
+    write_manifest(tmp_path, known)
+    files = read_json(tmp_path / "manifest.json")["files"]
+    assert files["a"] == known["a"]
+    assert files["b"] == manifest_entry(tmp_path / "b")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from open_mythos.checkpoint import store
 from open_mythos.checkpoint.files import MANIFEST
+from open_mythos.checkpoint.sharded import Piece, save_sharded
 from open_mythos.checkpoint.store import (
     CONFIG_FILE,
     MODEL_FILE,
@@ -16,6 +17,7 @@ from open_mythos.checkpoint.store import (
     read_config,
     read_tensors,
     save_model,
+    write_config,
     write_tensors,
 )
 from open_mythos.config.mythos import MythosConfig
@@ -233,3 +235,22 @@ def test_a_file_that_is_damaged_differs_from_one_that_cannot_be_read(
     with pytest.raises(CheckpointError, match=r"not yours.*permissions") as caught:
         read_tensors(path)
     assert not isinstance(caught.value, DamagedError)
+
+
+def test_a_folder_of_shards_is_a_model_too(tmp_path: Path) -> None:
+    cfg = MythosConfig(dim=16, n_heads=2, n_kv_heads=1)
+    state = {"embed.weight": torch.randn(4, 2), "exp_avg/embed.weight": torch.randn(4, 2)}
+    folder = tmp_path / "step"
+    save_sharded(
+        folder,
+        {name: Piece.whole(tensor) for name, tensor in state.items()},
+        fill=lambda fresh: write_config(fresh, cfg, "float32"),
+    )
+    found, tensors = load_model(folder)
+    assert found == cfg
+    assert tensors.keys() == {"embed.weight"}
+    assert torch.equal(tensors["embed.weight"], state["embed.weight"])
+    shard = folder / "shard_00000.safetensors"
+    shard.write_bytes(bytes(reversed(shard.read_bytes())))
+    with pytest.raises(DamagedError, match="SHA-256"):
+        load_model(folder)

@@ -15,7 +15,7 @@ from open_mythos.cli.main import app
 from open_mythos.errors import CheckpointError
 
 
-COMMANDS = ("demo", "train", "generate", "sweep", "inspect", "convert")
+COMMANDS = ("demo", "train", "generate", "sweep", "plot", "inspect", "convert")
 
 
 def call(*words: str) -> Any:
@@ -79,7 +79,7 @@ def test_python_dash_m_is_the_same_command() -> None:
             {"out": Path("o"), "minutes": 1.0, "resume": False, "seed": 3},
         ),
         (
-            ["train", "tiny", "a=1", "b.c=-2", "--resume"],
+            ["train", "tiny", "a=1", "b.c=-2", "--resume", "only"],
             "train",
             {
                 "name": "tiny",
@@ -167,9 +167,12 @@ def test_training_afresh_must_be_asked_for_and_its_exit_code_is_kept(
     module: Any = types.ModuleType("open_mythos.cli.train")
     module.run = run
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    codes = [call("train", "tiny", *flags).exit_code for flags in ([], ["--resume"], ["--fresh"])]
-    assert starts == ["new", "resume", "fresh"]
-    assert codes == [0, 0, 1]
+    ways = ([], ["--resume", "auto"], ["--resume", "only"], ["--fresh"])
+    codes = [call("train", "tiny", *flags).exit_code for flags in ways]
+    assert starts == ["new", "auto", "resume", "fresh"]
+    assert codes == [0, 0, 0, 1]
+    assert call("train", "tiny", "--resume", "auto", "--fresh").exit_code == 2
+    assert len(starts) == 4
 
 
 @pytest.mark.parametrize("loops", ["", "1,,2", "0", "1,x", "-1", "2.5"])

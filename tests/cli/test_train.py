@@ -4,8 +4,13 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from open_mythos.cli.main import app
+from open_mythos.cli.opening import open_checkpoint
 from open_mythos.config.overrides import from_plain
+from open_mythos.data.chat import encode_prompt, end_of_turn
 from open_mythos.train.recipe import Recipe
+
+
+SMALL = ["model.dim=16", "model.expert_dim=8", "data.batch_size=2", "steps=2", "eval_every=0"]
 
 
 def test_a_run_leaves_its_recipe_metrics_and_checkpoint(text_run: Path) -> None:
@@ -14,6 +19,20 @@ def test_a_run_leaves_its_recipe_metrics_and_checkpoint(text_run: Path) -> None:
     assert [x["step"] for x in lines if x["kind"] == "step"] == [1, 2]
     assert any("validation/loss" in x["values"] for x in lines if x["kind"] == "eval")
     assert (text_run / "checkpoints" / "step_0000002" / "model.safetensors").is_file()
+
+
+def test_a_chat_run_leaves_what_a_chat_needs(tmp_path: Path) -> None:
+    chats = Path(__file__).parents[1] / "data" / "conversations.jsonl"
+    words = ["train", "sft", *SMALL, "data.seq_len=96", f"data.corpus={chats}"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    opened = open_checkpoint(tmp_path)
+    asked = encode_prompt(opened.tokenizer, [{"role": "user", "content": "hi"}])
+    assert asked == [0xF9, *b"hi", 256, 0xFA]
+    assert end_of_turn(opened.tokenizer) == 256
+    result = CliRunner().invoke(app, ["sweep", str(tmp_path), "--loops", "1,2"])
+    assert result.exit_code == 0, result.output
+    assert "perplexity" in result.stdout
 
 
 def test_print_config_prints_the_resolved_recipe_and_trains_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from open_mythos.config.budget import (
     cache_bytes_per_token,
     flops_per_token,
     parameters,
+    training_flops_per_token,
     with_attention,
 )
 from open_mythos.config.mythos import KVMode, MythosConfig
@@ -127,6 +128,30 @@ def test_flops_of_one_token_equal_those_that_torch_counts(seed: int, kv: KVMode)
     assert counter.get_total_flops() + halting == flops_per_token(cfg, loops, 1).total
 
 
+@pytest.mark.parametrize("backprop", [None, 1, 2])
+@pytest.mark.parametrize("seed", range(8))
+def test_flops_of_a_training_step_equal_those_that_torch_counts(
+    seed: int, backprop: int | None
+) -> None:
+    # The counter is blind to causality: all of the S keys that it sees are (2S - 1 + 1) / 2.
+    cfg, length, loops = random_config(seed), 7, 1 + seed % 4
+    if backprop is None and seed % 2:
+        cfg = replace(cfg, kv="first")
+    model = OpenMythos(cfg).train()
+    torch.nn.init.constant_(model.recurrent.act.halt.bias, -20.0)
+    for layer in model.modules():
+        if isinstance(layer, MLAttention):
+            layer.form = "expanded"
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        ids = torch.randint(cfg.vocab_size, (1, length))
+        logits = model(ids, loops, backprop_loops=backprop)
+        logits.square().sum().backward()
+    passes = loops + 2 * min(loops, backprop or loops)
+    halting = 0 if cfg.readout == "last" else 2 * cfg.dim * length * passes  # a matrix by a vector
+    wanted = length * training_flops_per_token(cfg, loops, 2 * length - 1, backprop)
+    assert counter.get_total_flops() + halting == pytest.approx(wanted, rel=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_flops_are_linear_in_loops_and_in_context(seed: int) -> None:
     cfg = random_config(seed)
@@ -183,6 +208,10 @@ def test_counts_below_one_are_refused_by_name(value: object) -> None:
         (lambda: flops_per_token(MythosConfig(), n_loops=value), "n_loops"),  # type: ignore[arg-type]
         (lambda: flops_per_token(MythosConfig(), context=value), "context"),  # type: ignore[arg-type]
         (lambda: cache_bytes_per_token(MythosConfig(), n_loops=value), "n_loops"),  # type: ignore[arg-type]
+        (
+            lambda: training_flops_per_token(MythosConfig(), backprop_loops=value),  # type: ignore[arg-type]
+            "backprop_loops",
+        ),
     ):
         with pytest.raises(InputError, match=f"{name} is {value}"):
             call()

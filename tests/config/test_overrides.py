@@ -219,3 +219,35 @@ def test_yaml_cannot_make_python_objects(tmp_path: Path) -> None:
 def test_overrides_may_be_any_sequence() -> None:
     texts: Sequence[str] = ("optim.steps=2",)
     assert configure(Run(), overrides=texts) == configure(Run(), overrides=list(texts))
+
+
+@dataclass(frozen=True)
+class Lists:
+    numbers: tuple[int, ...] = ()
+    kinds: tuple[Literal["a", "b"], ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "wanted"),
+    [
+        ("numbers=[1, 4]", "numbers", (1, 4)),
+        ("numbers=1,4,8", "numbers", (1, 4, 8)),
+        ("numbers=4", "numbers", (4,)),
+        ("numbers=[]", "numbers", ()),
+        ("kinds=b", "kinds", ("b",)),
+        ("kinds=b,a", "kinds", ("b", "a")),
+        ("texts=To be, or not to be", "texts", ("To be, or not to be",)),
+        ("texts=007", "texts", ("007",)),
+        ('texts=["a", "b"]', "texts", ("a", "b")),
+    ],
+)
+def test_a_tuple_needs_no_brackets(word: str, name: str, wanted: tuple[object, ...]) -> None:
+    assert getattr(configure(Lists(), overrides=[word]), name) == wanted
+
+
+def test_a_wrong_item_of_a_tuple_is_named() -> None:
+    with pytest.raises(ConfigError, match="kinds"):
+        configure(Lists(), overrides=["kinds=c"])
+    with pytest.raises(ConfigError, match="numbers"):
+        configure(Lists(), overrides=["numbers=1,x"])

@@ -52,6 +52,18 @@ def test_scored_counts_the_positions_that_carry_a_target() -> None:
     assert Batch(ids, torch.tensor([[IGNORE, 0, 1], [IGNORE, IGNORE, 2]])).scored == 3
 
 
+def test_documents_travel_and_fit_the_rows() -> None:
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    batch = Batch(ids, ids, documents=torch.tensor([[0, 0, 1], [0, 1, 2]]))
+    moved = batch.to("meta").documents
+    assert moved is not None
+    assert moved.device.type == "meta"
+    with pytest.raises(ShapeError, match=r"documents \(2, 2\)"):
+        Batch(ids, ids, documents=ids[:, :2])
+    with pytest.raises(InputError, match="documents are int64"):
+        Batch(ids, ids, documents=ids.int())
+
+
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")  # a prototype
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from tokenizers import Tokenizer as Backend, models, pre_tokenizers
 
 from open_mythos.data.bpe_tokenizer import END_OF_TEXT, BPETokenizer
 from open_mythos.data.corpus import plays_text, split_documents, train_validation_split
+from open_mythos.data.special_tokens import ROLE_TEMPLATE
 from open_mythos.errors import InputError
 
 
@@ -104,3 +107,74 @@ def test_bad_ids_texts_and_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(InputError, match=message):
             BPETokenizer.from_file(tmp_path / "bad.json")
+
+
+@given(st.permutations([d[:3000] for d in split_documents(plays_text())[:6]]))
+def test_texts_alone_decide_what_is_learnt_not_their_order(documents: list[str]) -> None:
+    one = BPETokenizer.train(iter(documents), 300, roles=True)
+    again = BPETokenizer.train(iter(sorted(documents)), 300, roles=True)
+    assert one.backend.to_str() == again.backend.to_str()
+
+
+def test_roles_get_tokens_where_they_are_asked_for() -> None:
+    tokenizer = BPETokenizer.train(["to be or not to be"], 280, roles=True)
+    assert tokenizer.special_tokens == {
+        "<|endoftext|>": 0,
+        "<|system|>": 1,
+        "<|user|>": 2,
+        "<|assistant|>": 3,
+        "<|tool|>": 4,
+    }
+    assert tokenizer.chat_template == ROLE_TEMPLATE
+    assert BPETokenizer.train(["to be"], 257).special_tokens == {END_OF_TEXT: 0}
+    with pytest.raises(InputError, match="the roles need 261"):
+        BPETokenizer.train(["to be"], 260, roles=True)
+
+
+@given(st.lists(st.text() | st.just(END_OF_TEXT)))
+def test_many_texts_are_encoded_as_one_by_one(texts: list[str]) -> None:
+    found = PLAYS.encode_documents(texts)
+    assert [ids.tolist() for ids in found] == [PLAYS.encode(text) for text in texts]
+    assert all(ids.dtype == np.uint32 for ids in found)
+
+
+def test_a_bad_text_among_many_is_refused() -> None:
+    with pytest.raises(InputError, match=r"U\+D800"):
+        PLAYS.encode_documents(["fine", "\ud800"])
+    with pytest.raises(InputError, match="takes a str, not list"):
+        PLAYS.encode_documents(["fine", ["a", "pair"]])  # type: ignore[list-item]
+
+
+@given(st.text(), st.text())
+def test_a_marked_text_ends_where_it_says(before: str, after: str) -> None:
+    marked = PLAYS.encode_marked(before + END_OF_TEXT + after)
+    assert marked == [*PLAYS.encode(before), 0, *PLAYS.encode(after)]
+    assert PLAYS.splits_bytes
+
+
+def test_files_of_others_keep_their_rule_and_their_template(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(foreign(["<stop>"]).to_str())
+    config: dict[str, Any] = {"eos_token": "<stop>", "bos_token": {"content": "to"}, "x_token": 1}
+    for given_template, wanted in (
+        ("T", "T"),
+        ([{"name": "tool_use", "template": "U"}, {"name": "default", "template": "T"}], "T"),
+        ([{"name": "tool_use", "template": "U"}], None),
+        (None, None),
+    ):
+        (tmp_path / "tokenizer_config.json").write_text(
+            json.dumps({**config, "chat_template": given_template})
+        )
+        found = BPETokenizer.from_file(path)
+        assert found.chat_template == wanted
+        assert found.special_names == {"eos_token": "<stop>", "bos_token": "to"}
+        assert not found.splits_bytes
+        assert found.encode_marked("to <stop>") == found.encode("to <stop>") == [1, 3]
+    (tmp_path / "chat_template.jinja").write_text("J")
+    told = BPETokenizer.from_file(path)
+    assert told.chat_template == "J"
+    # Saved again it says the same, and leaves no second file to contradict it.
+    told.save(path)
+    assert BPETokenizer.from_file(path).chat_template == "J"
+    assert BPETokenizer.from_file(path).special_names == told.special_names
+    assert not (tmp_path / "chat_template.jinja").exists()

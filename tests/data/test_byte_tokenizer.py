@@ -1,11 +1,14 @@
 """Bytes out, the same text back, and an end of text that no text contains."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from open_mythos.data.byte_tokenizer import ByteTokenizer
+from open_mythos.data.byte_tokenizer import MARK, ByteTokenizer
 from open_mythos.errors import InputError
 
 
@@ -43,3 +46,31 @@ def test_what_has_no_bytes_is_refused() -> None:
         ByteTokenizer().encode("a\ud800")
     with pytest.raises(InputError, match="takes a str, not bytes"):
         ByteTokenizer().encode(b"abc")  # type: ignore[arg-type]
+
+
+@given(st.text())
+def test_roles_are_bytes_that_no_text_holds(text: str) -> None:
+    tokenizer = ByteTokenizer()
+    specials = tokenizer.special_tokens
+    assert len(set(specials.values())) == len(specials) == 5
+    assert all(i < tokenizer.vocab_size for i in specials.values())
+    assert not set(specials.values()) & set(tokenizer.encode(text + "".join(specials)))
+    marked = tokenizer.encode_marked(text + "<|user|>" + text)
+    assert marked == [*text.encode(), specials["<|user|>"], *text.encode()]
+
+
+@given(st.lists(st.text()))
+def test_many_texts_are_encoded_as_one_by_one(texts: list[str]) -> None:
+    tokenizer = ByteTokenizer()
+    found = tokenizer.encode_documents(texts)
+    assert [ids.tolist() for ids in found] == [tokenizer.encode(text) for text in texts]
+    assert all(ids.dtype == np.uint32 for ids in found)
+
+
+def test_a_template_of_ones_own_is_kept(tmp_path: Path) -> None:
+    for template in ("{{ messages }}", None):
+        ByteTokenizer(template).save(tmp_path / "tokenizer.json")
+        mark = json.loads((tmp_path / "tokenizer.json").read_text())
+        assert ByteTokenizer.from_mark(mark).chat_template == template
+    ByteTokenizer().save(tmp_path / "tokenizer.json")
+    assert json.loads((tmp_path / "tokenizer.json").read_text()) == MARK

@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 
 from open_mythos.data import hub
-from open_mythos.data.hub import folder_tokenizer, hub_answers, hub_tokenizer
+from open_mythos.data.hub import (
+    cached_tokenizer,
+    folder_tokenizer,
+    hub_answers,
+    hub_tokenizer,
+)
 from open_mythos.errors import InputError, MissingExtraError
 
 
@@ -164,6 +169,16 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         hub_tokenizer("a/b")
     with pytest.raises(MissingExtraError, match=r"'some/folder'.*open-mythos\[hf\]"):
         folder_tokenizer("some/folder")
+
+
+def test_what_is_not_in_the_cache_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeHub(cached=("a/b",), hosted=("a/c",))
+    install(monkeypatch, fake)
+    assert cached_tokenizer("a/b") == "tokenizer of a/b"
+    assert cached_tokenizer("a/c") is None
+    assert all(local for _, local in fake.calls)
+    install(monkeypatch, None)
+    assert cached_tokenizer("a/b") is None
 
 
 def test_a_folder_is_never_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from open_mythos.data.streams import Purpose, require_level, require_whole, stream
+from open_mythos.data.streams import (
+    Purpose,
+    require_level,
+    require_rows,
+    require_whole,
+    stream,
+    uniforms,
+)
 from open_mythos.errors import InputError
 
 
@@ -39,3 +46,43 @@ def test_numpy_ints_are_whole_and_bounds_hold() -> None:
         stream(-1, Purpose.TRAINING)
     with pytest.raises(InputError, match="level is 4"):
         require_level(4, max_level=3)
+
+
+@given(first=st.integers(0, 2**40), count=st.integers(0, 50), data=st.data())
+def test_a_uniform_depends_on_its_own_number_alone(
+    first: int, count: int, data: st.DataObject
+) -> None:
+    whole = uniforms(7, Purpose.ROW_DEPTH, first, count)
+    assert whole.shape == (count,)
+    cut = data.draw(st.integers(0, count))
+    parts = [
+        uniforms(7, Purpose.ROW_DEPTH, first, cut),
+        uniforms(7, Purpose.ROW_DEPTH, first + cut, count - cut),
+    ]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_uniforms_are_the_words_of_philox_in_their_order() -> None:
+    """Against numpy's own generator, which reads one word after the other."""
+    branch = np.random.SeedSequence(3, spawn_key=(int(Purpose.READS),))
+    plain = np.random.Generator(np.random.Philox(branch)).random(1000)
+    assert np.array_equal(uniforms(3, Purpose.READS, 0, 1000), plain)
+    assert np.array_equal(uniforms(3, Purpose.READS, 501, 7), plain[501:508])
+
+
+def test_uniforms_of_other_seeds_and_purposes_are_others() -> None:
+    rows = [uniforms(seed, purpose, 0, 64) for seed in range(3) for purpose in Purpose]
+    assert len(np.unique(np.concatenate(rows))) == 64 * len(rows)
+    everything = np.concatenate(rows)
+    assert 0 <= everything.min() <= everything.max() < 1
+    with pytest.raises(InputError, match="first is -1"):
+        uniforms(0, Purpose.READS, -1, 3)
+
+
+def test_rows_are_those_of_a_batch() -> None:
+    assert list(require_rows(None, 3)) == [0, 1, 2]
+    assert require_rows([2, 0], 3) == [2, 0]
+    with pytest.raises(InputError, match="row 3 is asked for"):
+        require_rows([0, 3], 3)
+    with pytest.raises(InputError, match="row must be an int"):
+        require_rows([0.0], 3)  # type: ignore[list-item]

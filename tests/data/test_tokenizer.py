@@ -13,12 +13,16 @@ from open_mythos.data.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
     MythosTokenizer,
+    TiktokenTokenizer,
     Tokenizer,
+    decode_known,
     load_tokenizer,
+    padded_vocab,
+    require_room,
     save_tokenizer,
     tokenizer_from_folder,
 )
-from open_mythos.errors import InputError, MissingExtraError
+from open_mythos.errors import ConfigError, InputError, MissingExtraError
 
 
 BUILT_IN: list[Tokenizer] = [
@@ -161,11 +165,91 @@ def test_folders_without_a_tokenizer_say_so(tmp_path: Path) -> None:
 
 def test_a_hub_id_without_transformers_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"gpt-oss-20b.*open-mythos\[hf\]"):
+    with pytest.raises(MissingExtraError, match=r"some/model.*open-mythos\[hf\]"):
+        MythosTokenizer("some/model")
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    with pytest.raises(MissingExtraError, match=r"gpt-oss-20b.*\[tok\].*open-mythos\[hf\]"):
         MythosTokenizer()
+
+
+def test_o200k_stands_for_gpt_oss_where_the_hubs_own_is_not_here(
+    monkeypatch: pytest.MonkeyPatch,
+    o200k: TiktokenTokenizer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with caplog.at_level("WARNING"):
+        found = MythosTokenizer()
+    assert found.vocab_size == o200k.vocab_size
+    assert found.encode("To be") == o200k.encode("To be")
+    assert "not compared with the hub's file" in found.note
+    assert found.note in caplog.text
+    assert MythosTokenizer("o200k_harmony").note == ""
+    assert isinstance(load_tokenizer("o200k_harmony"), TiktokenTokenizer)
+
+
+@given(st.text())
+def test_o200k_is_saved_as_a_name_and_a_hash(
+    o200k: TiktokenTokenizer, tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    save_tokenizer(o200k, folder)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4096
+    found = tokenizer_from_folder(folder)
+    assert isinstance(found, TiktokenTokenizer)
+    assert found.encode(text) == o200k.encode(text)
+    assert found.chat_template == o200k.chat_template
+
+
+@pytest.mark.parametrize("tokenizer", BUILT_IN, ids=lambda t: type(t).__name__)
+def test_a_chat_template_goes_with_its_tokenizer(tokenizer: Any, tmp_path: Path) -> None:
+    before = tokenizer.chat_template
+    for source in ("{{ messages[0].content }}", "{{ eos_token }}"):
+        tokenizer.chat_template = source
+        save_tokenizer(tokenizer, tmp_path)
+        found: Any = tokenizer_from_folder(tmp_path)
+        assert found.chat_template == source
+        assert found.special_names == tokenizer.special_names
+        assert found.special_tokens == tokenizer.special_tokens
+    tokenizer.chat_template = before
+
+
+@given(st.sampled_from(BUILT_IN), st.text())
+def test_one_class_answers_as_the_one_underneath(tokenizer: Any, text: str) -> None:
+    one = MythosTokenizer("byte")
+    one.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    assert one.encode_marked(text) == tokenizer.encode_marked(text)
+    assert one.encode_documents([text])[0].tolist() == tokenizer.encode(text)
+    assert one.splits_bytes
+    assert one.special_tokens == tokenizer.special_tokens
+
+
+@given(st.integers(1, 10**6), st.integers(1, 512))
+def test_a_padded_vocabulary_is_the_next_multiple(size: int, multiple: int) -> None:
+    padded = padded_vocab(size, multiple)
+    assert padded % multiple == 0
+    assert size <= padded < size + multiple
+
+
+def test_a_model_too_small_for_its_tokenizer_is_told_its_size(o200k: TiktokenTokenizer) -> None:
+    assert padded_vocab(ByteTokenizer()) == 320
+    assert padded_vocab(o200k, 128) == 201_088
+    require_room(ByteTokenizer(), 257)
+    with pytest.raises(ConfigError, match=r"257 tokens.* is 256; set model\.vocab_size=320"):
+        require_room(ByteTokenizer(), 256)
+    with pytest.raises(InputError, match="multiples of 0"):
+        padded_vocab(5, 0)
 
 
 def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
     other: Any = SimpleNamespace(vocab_size=1, eos_id=None)
     with pytest.raises(InputError, match="cannot save a SimpleNamespace"):
         save_tokenizer(other, tmp_path)
+
+
+def test_ids_that_pad_a_vocabulary_stand_for_nothing() -> None:
+    tokenizer = ByteTokenizer()
+    ids = [*tokenizer.encode("to be"), tokenizer.vocab_size, 319]
+    assert decode_known(tokenizer, ids) == "to be"
+    with pytest.raises(InputError):
+        tokenizer.decode(ids)

@@ -1,6 +1,6 @@
 import torch
 
-from open_mythos.data.tasks import PointerChase
+from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.demo.measure import HaltingMap, halting_map, measure_task
 from open_mythos.demo.plan import SEED_DESIGN, TASK, Plan
 from open_mythos.model.mythos import OpenMythos

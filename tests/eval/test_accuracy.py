@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor, nn
 
-from open_mythos.data.tasks import PointerChase, PrefixParity
-from open_mythos.eval.accuracy import accuracy, task_batches
+from open_mythos.data.tasks.maze import MazePath
+from open_mythos.data.tasks.pointer import PointerChase
+from open_mythos.data.tasks.prefix import PrefixParity
+from open_mythos.eval.accuracy import accuracy, task_batches, those_with_room
 
 
 class Chaser(nn.Module):
@@ -40,3 +42,10 @@ def test_held_out_batches_are_the_same_for_everyone_and_differ_among_themselves(
         assert one[0].ids.shape == (4, 12)
     first = next(task_batches(PrefixParity(9, 4, seed=0), 12))
     assert torch.equal(first.ids, one[0].ids)
+
+
+def test_only_difficulties_that_exist_and_fit_are_kept() -> None:
+    assert those_with_room(PrefixParity(9, 4), [20, 3, 3, 11], room=11) == [3, 11]
+    maze = MazePath(side=3, queries=2, max_level=4)
+    assert those_with_room(maze, [8, 6, 1], room=11) == [1, 6]
+    assert those_with_room(maze, [8, 6, 1], room=10) == []

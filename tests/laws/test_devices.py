@@ -18,9 +18,9 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.ops.backend import HAS_TRITON
 from open_mythos.ops.experts import run_experts
+from open_mythos.train.build import build_state
 from open_mythos.train.recipe import DataConfig, DepthConfig, EngineConfig, Recipe
 from open_mythos.train.step import finish, launch, train_step
-from open_mythos.train.trainer import build_state
 
 
 pytestmark = [

@@ -15,7 +15,8 @@ from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.ops import rows
 from open_mythos.ops.attend import attend
 from open_mythos.ops.head_loss import head_loss
-from open_mythos.train import objective
+from open_mythos.parallel import spread
+from open_mythos.train.build import build_state
 from open_mythos.train.recipe import (
     DataConfig,
     DepthConfig,
@@ -25,7 +26,6 @@ from open_mythos.train.recipe import (
     Recipe,
 )
 from open_mythos.train.step import train_step
-from open_mythos.train.trainer import build_state
 
 
 STEPS = 50
@@ -73,7 +73,7 @@ def written_out(monkeypatch: pytest.MonkeyPatch, experts: str) -> None:
     """Let everything that has a faster way run by its definition, and say so if it does not."""
     for module in (gqa, mla):
         monkeypatch.setattr(module, "attend", partial(attend, backend="reference"))
-    monkeypatch.setattr(objective, "head_loss", partial(head_loss, backend="reference"))
+    monkeypatch.setattr(spread, "head_loss", partial(head_loss, backend="reference"))
     monkeypatch.setattr(MoEFFN, "experts_backend", experts)
     monkeypatch.setattr(rows, "HAS_TRITON", False)
 

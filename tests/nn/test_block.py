@@ -204,3 +204,14 @@ def test_pieces_written_in_place_are_the_whole(
 def test_a_cpu_copies_entries_and_so_does_who_looks_at_the_norms(parts: Parts) -> None:
     block, x, _, _ = parts
     assert not block.attn.fills(x)
+
+
+def test_blocks_run_one_after_the_other(tiny_config: Callable[..., MythosConfig]) -> None:
+    cfg = tiny_config()
+    blocks = torch.nn.ModuleList(TransformerBlock(cfg) for _ in range(3))
+    x = torch.randn(2, 5, cfg.dim)
+    context = AttentionContext(rotary(torch.arange(5), cfg.rope_dim, cfg.rope_theta))
+    want = x
+    for block in blocks:
+        want = block.run(want, context)[0]
+    assert torch.equal(run_blocks(blocks, x, context, None), want)

@@ -1,5 +1,6 @@
 """How a model is run changes neither losses nor gradients, and costs what it says."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -12,9 +13,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from open_mythos.errors import ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.parallel.apply import apply
+from tests.parallel.twin import alone, network, spread_out, together
+from tests.parallel.workers import Workers
 
 
 ROWS, LENGTH = 2, 9
@@ -27,9 +31,11 @@ compiles = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:Us
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     """Graphs recorded so far. The backend runs them as they are: Inductor takes minutes here."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    limit = torch._dynamo.config.recompile_limit
     torch._dynamo.reset()
     counters.clear()
     yield lambda: counters["stats"]["unique_graphs"]
+    torch._dynamo.config.recompile_limit = limit
     torch._dynamo.reset()
     counters.clear()
 
@@ -195,6 +201,58 @@ def test_two_graphs_serve_every_depth(
 
 @compiles
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backprop_loops", "turns", "changes"),
+    [
+        (None, 2, {}),  # any number of rows, and one
+        (2, 4, {"readout": "last", "attn_type": "mla"}),  # and both without gradient
+        (None, 6, {"halted": "freeze"}),  # and both before the first halt, and right behind it
+    ],
+    ids=["plain", "truncated", "frozen"],
+)
+def test_a_handful_of_graphs_serves_rows_of_any_depths(
+    twins: Any, compiler: Callable[[], int], backprop_loops: int | None, turns: int, changes: Any
+) -> None:
+    model, twin = twins(**changes)
+    apply(model, compiled=True)
+    ids = torch.randint(37, (6, LENGTH))
+    mask = torch.ones_like(ids)
+    mask[2, :3] = 0
+    first = [[3, 1, 5, 2, 8, 8], [8, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 7]]
+    for depths in (*first, *torch.randint(1, 9, (4, 6)).tolist()):
+        losses = []
+        for one in (model, twin):
+            one.zero_grad()
+            logits = one(ids, depths, attention_mask=mask, backprop_loops=backprop_loops)
+            loss = logits[mask.bool()].square().mean()
+            loss.backward()
+            grads = [p.grad for p in one.parameters() if p.grad is not None]
+            losses.append((loss.detach(), torch.cat([g.flatten() for g in grads])))
+        torch.testing.assert_close(*losses, rtol=1e-8, atol=1e-10)
+        assert torch.equal(served(model), served(twin))
+        if depths == first[-1]:
+            found = compiler()
+    assert compiler() == found <= 1 + turns
+    assert not counters["graph_break"]
+    assert not counters["recompile_limit"]
+
+
+@compiles
+@pytest.mark.slow
+def test_rows_of_one_depth_keep_their_graph(twins: Any, compiler: Callable[[], int]) -> None:
+    model, twin = twins()
+    apply(model, compiled=True)
+    agree(model, twin, 3)
+    ids = torch.randint(37, (ROWS, LENGTH))
+    torch.testing.assert_close(model(ids, [3, 3]), twin(ids, [3, 3]), rtol=1e-8, atol=1e-10)
+    assert compiler() == 3
+    for loops in (1, 6):
+        agree(model, twin, loops)
+    assert compiler() == 3
+
+
+@compiles
+@pytest.mark.slow
 def test_compiled_loops_can_be_computed_again(twins: Any, compiler: Callable[[], int]) -> None:
     model, twin = twins(dim=64)
     apply(model, compiled=True, checkpointed=True)
@@ -229,3 +287,92 @@ def test_every_dense_block_and_the_turn_are_compiled_and_nothing_else(
     monkeypatch.setattr(torch, "compile", note)
     apply(model, compiled=True)
     assert given == [model.recurrent, *model.prelude, *model.coda]
+
+
+# -- many ranks ----------------------------------------------------------------------------------
+
+
+LAYOUTS: list[dict[str, int]] = [
+    {},
+    {"shard": 2},
+    {"expert": 2},
+    {"shard": 2, "expert": 2},
+    {"tensor": 2},
+]
+NETWORKS: list[dict[str, Any]] = [
+    {"attn_type": "gqa", "readout": "act"},
+    {"attn_type": "mla", "readout": "last"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("degrees", LAYOUTS, ids=str)
+@pytest.mark.parametrize("changes", NETWORKS, ids=str)
+def test_twenty_losses_of_two_ranks_are_those_of_one(
+    two: Workers, changes: dict[str, Any], degrees: dict[str, int]
+) -> None:
+    for passes in (1, 2):
+        for losses in two(partial(together, degrees, passes=passes, **changes)):
+            torch.testing.assert_close(losses, alone(**changes), rtol=0, atol=1e-5)
+
+
+FOURFOLD: list[dict[str, int]] = [
+    {"data": 2, "shard": 2},
+    {"expert": 2},
+    {"data": 2, "shard": 2, "expert": 2},
+    {"shard": 4, "expert": 2},
+    {"tensor": 2},
+    {"tensor": 2, "shard": 2},
+    {"tensor": 2, "shard": 2, "expert": 2},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("degrees", FOURFOLD, ids=str)
+def test_four_ranks_in_two_directions_are_one_network(
+    four: Workers, degrees: dict[str, int]
+) -> None:
+    for losses in four(partial(together, degrees, steps=8)):
+        torch.testing.assert_close(losses, alone(steps=8), rtol=0, atol=1e-5)
+
+
+def _everything_at_once(degrees: dict[str, int]) -> Any:
+    """Checkpointed, compiled and spread; graphs are run as they are recorded."""
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # see `compiles`
+    warnings.filterwarnings("ignore", ".*should not be instantiated")  # by Dynamo itself
+    whole = torch.compile
+    torch.compile = partial(whole, backend="aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+    try:
+        losses = together(degrees, steps=4, how={"compiled": True, "checkpointed": True})
+    finally:
+        torch.compile = whole
+    return losses, counters["stats"]["unique_graphs"], dict(counters["graph_break"])
+
+
+@pytest.mark.slow
+def test_what_is_spread_may_be_compiled_and_recomputed(two: Workers) -> None:
+    """Dealt out experts break the graph (tests/parallel/test_experts.py); nothing else does."""
+    expected = alone(steps=4)
+    for degrees in ({}, {"shard": 2}, {"tensor": 2}):
+        for losses, graphs, breaks in two(_everything_at_once, degrees):
+            torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
+            assert graphs == 2
+            assert not breaks
+
+
+def _refused(degrees: dict[str, int]) -> str:
+    try:
+        spread_out(network(n_experts=5, n_heads=1, n_kv_heads=1), degrees)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_divide_is_refused_before_anything_is_changed(
+    two: Workers,
+) -> None:
+    assert all("n_experts (5)" in words for words in two(_refused, {"expert": 2}))
+    assert all("n_heads (1)" in words for words in two(_refused, {"tensor": 2}))

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,13 @@ from open_mythos.config.overrides import read_yaml, to_plain
 from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.data.tokenizer import tokenizer_from_folder
 from open_mythos.errors import CheckpointError, ConfigError
+from open_mythos.train.build import build_state
 from open_mythos.train.checkpoints import (
+    Best,
     RunFolder,
+    better,
     flatten,
+    judged,
     load_checkpoint,
     newest_checkpoint,
     read_recipe,
@@ -25,7 +30,6 @@ from open_mythos.train.recipe import Recipe
 from open_mythos.train.sources import build_sources
 from open_mythos.train.state import TrainState
 from open_mythos.train.step import train_step
-from open_mythos.train.trainer import build_state
 
 
 CPU = torch.device("cpu")
@@ -290,3 +294,17 @@ def test_what_may_change_between_starts_is_saved_anew(folder: RunFolder, tiny: R
 def test_nested_settings_get_dotted_names() -> None:
     tree = {"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}
     assert flatten(tree) == {"a": 1, "b.c": [1, 2], "b.d.e": None}
+
+
+def test_evaluation_numbers_of_one_name_are_averaged() -> None:
+    values = {"a/loss": 2.0, "b/loss": 4.0, "b/accuracy": 0.5, "c/deep/loss": 6.0}
+    assert judged(values, "loss") == 4.0
+    assert judged(values, "accuracy") == 0.5
+    assert judged(values, "") is None
+    assert judged({"a/loss": math.nan}, "loss") is None
+    best = Best(checkpoint="x", by="loss", value=1.0)
+    assert better(0.9, best, "loss")
+    assert not better(1.0, best, "loss")
+    assert better(1.1, replace(best, by="accuracy"), "accuracy")
+    assert better(5.0, best, "accuracy")  # another measure begins anew
+    assert better(5.0, None, "loss")

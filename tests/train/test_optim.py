@@ -1,23 +1,28 @@
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.train.muon import Cut
 from open_mythos.train.optim import (
+    MuonAdamW,
     build_optimizer,
     clip_gradients,
     embedding_names,
+    fused_cuts,
+    orthogonal,
     parameter_groups,
     role,
     set_learning_rate,
     skip_unless,
 )
 from open_mythos.train.recipe import OptimConfig, Recipe
-from open_mythos.train.state import optimizer_tensors
+from open_mythos.train.state import load_optimizer_tensors, optimizer_tensors
 
 
 @pytest.fixture
@@ -27,20 +32,30 @@ def model(tiny: Recipe) -> OpenMythos:
 
 def by_role(model: nn.Module, config: OptimConfig) -> dict[str, dict[str, float]]:
     """Role -> parameter name -> its weight decay."""
-    return {
-        group["role"]: {name: group["weight_decay"] for name, _ in group["params"]}
-        for group in parameter_groups(model, config)
-    }
+    found: dict[str, dict[str, float]] = {}
+    for group in parameter_groups(model, config):
+        members = {name: group["weight_decay"] for name, _ in group["params"]}
+        found.setdefault(group["role"], {}).update(members)
+    return found
 
 
-def test_every_parameter_is_in_exactly_one_group(model: OpenMythos) -> None:
-    names = [n for group in by_role(model, OptimConfig()).values() for n in group]
+def turned_names(model: nn.Module) -> set[str]:
+    """What Muon moves."""
+    groups = parameter_groups(model, OptimConfig(kind="muon"))
+    return {name for group in groups if "rate" in group for name, _ in group["params"]}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_parameter_is_in_exactly_one_group(model: OpenMythos, kind: Any) -> None:
+    groups = parameter_groups(model, OptimConfig(kind=kind))
+    names = [name for group in groups for name, _ in group["params"]]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
     assert len(names) == len(set(names))
 
 
-def test_only_matrices_are_decayed(model: OpenMythos) -> None:
-    groups = by_role(model, OptimConfig(weight_decay=0.3))
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_only_matrices_are_decayed(model: OpenMythos, kind: Any) -> None:
+    groups = by_role(model, OptimConfig(kind=kind, weight_decay=0.3))
     injection = {f"recurrent.injection.{n}" for n in ("log_A", "log_dt", "B")}
     assert injection <= groups["vector"].keys()
     tables = {"embed.weight", "recurrent.lora.scale.weight"}
@@ -113,12 +128,14 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, to
     return kept | {k: v.clone() for k, v in optimizer_tensors(optimizer).items()}
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_step_that_is_to_be_skipped_moves_neither_values_nor_moments_nor_counts(
-    tiny: Recipe, model: OpenMythos
+    tiny: Recipe, model: OpenMythos, kind: Any
 ) -> None:
-    optimizer = build_optimizer(model, tiny.optim)
+    config = replace(tiny.optim, kind=kind)
+    optimizer = build_optimizer(model, config)
     twin = copy.deepcopy(model)
-    other = build_optimizer(twin, tiny.optim)
+    other = build_optimizer(twin, config)
 
     def step(finite: bool, value: float | None = None) -> None:
         draw = torch.Generator().manual_seed(11)
@@ -145,12 +162,123 @@ def test_a_step_that_is_to_be_skipped_moves_neither_values_nor_moments_nor_count
     assert not torch.equal(one["value/embed.weight"], before["value/embed.weight"])
 
 
-def test_the_flag_is_gone_after_the_step_even_if_it_fails(tiny: Recipe, model: OpenMythos) -> None:
-    optimizer = build_optimizer(model, tiny.optim)
-    assert optimizer.defaults["fused"]
-    with (
-        pytest.raises(ZeroDivisionError),
-        skip_unless(optimizer, torch.tensor(False)),
-    ):
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_flag_is_gone_after_the_step_even_if_it_fails(
+    tiny: Recipe, model: OpenMythos, kind: Any
+) -> None:
+    optimizer = build_optimizer(model, replace(tiny.optim, kind=kind))
+    halves = optimizer.halves if isinstance(optimizer, MuonAdamW) else (optimizer,)
+    assert len(halves) == (2 if kind == "muon" else 1)
+    with skip_unless(optimizer, torch.tensor(False)):
+        assert all(hasattr(half, "found_inf") for half in halves)
+    assert not any(hasattr(half, "found_inf") for half in halves)
+    with pytest.raises(ZeroDivisionError), skip_unless(optimizer, torch.tensor(False)):
         raise ZeroDivisionError
-    assert not hasattr(optimizer, "found_inf")
+    assert not any(hasattr(half, "found_inf") for half in halves)
+
+
+# -- Muon beside AdamW -----------------------------------------------------------------------------
+
+
+def grads(model: nn.Module, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=draw)
+
+
+@pytest.mark.parametrize("attn_type", ["gqa", "mla"])
+def test_muon_moves_the_hidden_maps_and_nothing_else(tiny: Recipe, attn_type: Any) -> None:
+    model = OpenMythos(replace(tiny.model, attn_type=attn_type, readout="act"))
+    turned = turned_names(model)
+    left = {name for name, _ in model.named_parameters()} - turned
+    assert all(p.ndim >= 2 for n, p in model.named_parameters() if n in turned)
+    ends = {".".join(name.split(".")[-2:]) for name in left if model.get_parameter(name).ndim > 1}
+    assert ends == {"embed.weight", "router.weight", "scale.weight", "halt.weight"}
+    assert {"recurrent.block.ffn.gate_up", "recurrent.block.ffn.down"} <= turned
+    assert "recurrent.block.attn.wo.weight" in turned
+
+
+def test_a_head_of_its_own_is_left_to_adamw() -> None:
+    assert not orthogonal("head.weight", torch.ones(9, 4), "matrix")
+    assert not orthogonal("act.halt.weight", torch.ones(1, 4), "matrix")
+    assert not orthogonal("embed.weight", torch.ones(9, 4), "embedding")
+    assert orthogonal("core.weight", torch.ones(9, 4), "matrix")
+
+
+def test_cuts_are_where_the_parts_of_fused_weights_meet(tiny: Recipe) -> None:
+    for attn_type in ("gqa", "mla"):
+        model = OpenMythos(replace(tiny.model, attn_type=attn_type))  # type: ignore[arg-type]
+        cuts = fused_cuts(model)
+        assert all(
+            sum(cut.widths) == model.get_parameter(name).shape[cut.dim]
+            for name, cut in cuts.items()
+        )
+        attention: Any = model.recurrent.block.attn
+        first = attention.wq if attn_type == "gqa" else attention.q_down
+        fused = "wqkv" if attn_type == "gqa" else "down"
+        found = cuts[f"recurrent.block.attn.{fused}.weight"]
+        whole = model.get_parameter(f"recurrent.block.attn.{fused}.weight")
+        assert torch.equal(whole.split(found.widths, dim=found.dim)[0], first.weight)
+        stack = model.get_parameter("recurrent.block.ffn.gate_up")
+        assert cuts["recurrent.block.ffn.gate_up"] == Cut(-1, (tiny.model.expert_dim,) * 2)
+        gate, up = stack.split(cuts["recurrent.block.ffn.gate_up"].widths, dim=-1)
+        ffn: Any = model.recurrent.block.ffn
+        assert torch.equal(gate[1].t(), ffn.routed_experts[1].gate.weight)
+        assert torch.equal(up[1].t(), ffn.routed_experts[1].up.weight)
+
+
+def test_what_muon_leaves_goes_where_adamw_takes_it(tiny: Recipe, model: OpenMythos) -> None:
+    twin = copy.deepcopy(model)
+    mixed = build_optimizer(model, replace(tiny.optim, kind="muon"))
+    plain = build_optimizer(twin, tiny.optim)
+    for step in range(3):
+        for half, network in ((mixed, model), (plain, twin)):
+            grads(network, step)
+            set_learning_rate(half, 0.01)
+            half.step()
+    turned = turned_names(model)
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p, q) == (name not in turned), name
+
+
+def test_each_role_has_its_share_of_the_rate(model: OpenMythos) -> None:
+    config = OptimConfig(kind="muon", lr=0.01, muon_lr=0.04)
+    optimizer = build_optimizer(model, config)
+    set_learning_rate(optimizer, 0.005)
+    turned = turned_names(model)
+    for group in optimizer.param_groups:
+        assert group["lr"] == pytest.approx(0.02 if turned & set(group["param_names"]) else 0.005)
+    same = build_optimizer(model, replace(config, muon_lr=None))
+    set_learning_rate(same, 0.005)
+    assert {group["lr"] for group in same.param_groups} == {0.005}
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    set_learning_rate(optimizer, 0.0)
+    grads(model, 1)
+    optimizer.step()
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_both_halves_are_saved_by_name_and_put_back(tiny: Recipe, model: OpenMythos) -> None:
+    config = replace(tiny.optim, kind="muon")
+    optimizer = build_optimizer(model, config)
+    for step in range(3):
+        grads(model, step)
+        optimizer.step()
+    saved = {k: v.clone() for k, v in optimizer_tensors(optimizer).items()}
+    held = {k.partition("/")[2]: k.partition("/")[0] for k in saved}
+    assert held.keys() == {name for name, _ in model.named_parameters()}
+    assert {n for n, k in held.items() if k == "momentum_buffer"} == turned_names(model)
+    twin = copy.deepcopy(model)
+    other = build_optimizer(twin, config)
+    load_optimizer_tensors(other, {k: v.clone() for k, v in saved.items()})
+    for step in range(3, 6):
+        for half, network in ((optimizer, model), (other, twin)):
+            grads(network, step)
+            half.step()
+    one, two = snapshot(model, optimizer), snapshot(twin, other)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert not torch.equal(
+        one["momentum_buffer/recurrent.block.ffn.down"],
+        saved["momentum_buffer/recurrent.block.ffn.down"],
+    )

@@ -1,5 +1,6 @@
 """The 16-bit copy is narrow where that is cheap, and never where it would be remembered."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.moe.layer import MoEFFN
-from open_mythos.train.precision import Working
-from open_mythos.train.recipe import Recipe
+from open_mythos.train.precision import Working, resolve
+from open_mythos.train.recipe import Precision, Recipe
 
 
 @pytest.fixture
@@ -46,15 +47,20 @@ def test_in_float32_the_master_itself_runs(master: OpenMythos) -> None:
         assert torch.equal(found.grad, grad)
 
 
-def test_every_parameter_is_copied_in_16_bits(master: OpenMythos) -> None:
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_every_parameter_is_copied_in_16_bits(
+    master: OpenMythos, precision: Precision, dtype: torch.dtype
+) -> None:
     values = {n: p.clone() for n, p in master.named_parameters()}
-    working = Working(master, "bf16")
+    working = Working(master, precision)
     assert working.model is not master
     copies = dict(working.model.named_parameters())
     assert copies.keys() == values.keys()
     for name, copied in copies.items():
-        assert copied.dtype == torch.bfloat16
-        assert torch.equal(copied, values[name].bfloat16()), name
+        assert copied.dtype == dtype
+        assert torch.equal(copied, values[name].to(dtype)), name
         assert copied.requires_grad == master.get_parameter(name).requires_grad
         assert master.get_parameter(name).dtype == torch.float32
         assert torch.equal(master.get_parameter(name), values[name])
@@ -97,9 +103,10 @@ def test_the_head_stays_tied(master: OpenMythos) -> None:
     assert model.head.weight is not master.head.weight
 
 
-def test_gradients_are_handed_over_in_float32_and_forgotten(master: OpenMythos) -> None:
+def test_gradients_are_added_up_in_float32_and_forgotten(master: OpenMythos) -> None:
     working = Working(master, "bf16")
-    for _ in range(2):  # the second time into gradients that are there
+    before: dict[str, Tensor] = {}
+    for _ in range(3):  # after the first time onto gradients that are there
         backward(working.model)
         grads: dict[str, Tensor] = {
             n: p.grad.clone() for n, p in working.model.named_parameters() if p.grad is not None
@@ -113,7 +120,9 @@ def test_gradients_are_handed_over_in_float32_and_forgotten(master: OpenMythos) 
                 continue
             assert parameter.grad is not None
             assert parameter.grad.dtype == torch.float32
-            assert torch.equal(parameter.grad, grads[name].float()), name
+            wanted = grads[name].float() + before.get(name, torch.zeros(()))
+            assert torch.equal(parameter.grad, wanted), name
+            before[name] = wanted
 
 
 def test_a_copy_without_gradients_hands_over_nothing(master: OpenMythos) -> None:
@@ -138,3 +147,75 @@ def test_updates_below_16_bits_add_up_in_the_master(master: OpenMythos) -> None:
     assert seen[0] == 1.0
     assert seen[-1] == 1.0 + 2.0**-7
     assert seen == sorted(seen)
+
+
+# -- float16 ---------------------------------------------------------------------------------------
+
+
+def small_loss(model: Any) -> Tensor:
+    """A loss whose gradients lie below 6e-8, where float16 ends."""
+    ids = torch.arange(12).view(2, 6) % 2
+    loss: Tensor = model(ids, 3).float().square().mean() * 1e-7
+    return loss
+
+
+def gradient(model: Any) -> Tensor:
+    return torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
+
+
+def test_scaled_gradients_survive_what_float16_cannot_hold(master: OpenMythos) -> None:
+    wide = copy.deepcopy(master).double()
+    small_loss(wide).backward()
+    want = gradient(wide)
+
+    bare = Working(master, "fp16")
+    small_loss(bare.model).backward()
+    bare.collect()
+    assert (gradient(master) - want).norm() > 0.3 * want.norm()
+
+    master.zero_grad()
+    working = Working(master, "fp16")
+    for _ in range(2):  # two passes of one step: unscaled once
+        working.scale(small_loss(working.model) / 2).backward()
+        working.collect()
+    working.unscale()
+    assert (gradient(master) - want).norm() < 0.02 * want.norm()
+
+
+def test_scaling_is_undone_exactly(master: OpenMythos) -> None:
+    working = Working(master, "fp16")
+    assert working.loss_scale is not None
+    working.scale(small_loss(working.model)).backward()
+    grads = {n: p.grad for n, p in working.model.named_parameters() if p.grad is not None}
+    working.collect()
+    working.unscale()
+    for name, grad in grads.items():
+        found = master.get_parameter(name).grad
+        assert found is not None
+        assert found.dtype == torch.float32
+        assert torch.equal(found * working.loss_scale.scale, grad.float()), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_other_precisions_scale_nothing(master: OpenMythos, precision: Precision) -> None:
+    working = Working(master, precision)
+    loss = small_loss(working.model)
+    assert working.scale(loss) is loss
+    loss.backward()
+    working.collect()
+    before = gradient(master)
+    working.unscale()
+    working.settle(torch.tensor(False))
+    assert torch.equal(gradient(master), before)
+    assert working.loss_scale is None
+
+
+def test_auto_is_the_best_that_a_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert resolve("auto", cpu) == "fp32"
+    for has, best in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        assert resolve("auto", gpu) == best
+    for named in ("fp32", "bf16", "fp16"):
+        assert resolve(named, gpu) == named  # type: ignore[arg-type]
+    assert Working(torch.nn.Linear(2, 2), "auto").precision == "fp32"

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -18,7 +20,8 @@ def test_a_named_recipe_bears_its_name_and_survives_yaml(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_model_and_data_of_a_recipe_fit(name: str) -> None:
+def test_model_and_data_of_a_recipe_fit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1] / "data")  # where conversations.jsonl lies
     found = recipe(name)
     source = build_sources(found).train
     assert source.vocab_size <= found.model.vocab_size

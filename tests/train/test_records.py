@@ -1,7 +1,8 @@
 import json
 import math
+from dataclasses import asdict, fields
 
-from open_mythos.train.records import EvalRecord, StepRecord, to_json
+from open_mythos.train.records import MEASURED, EvalRecord, StepRecord, timeless, to_json
 
 
 def step(**changes: float) -> StepRecord:
@@ -30,3 +31,16 @@ def test_numbers_that_json_lacks_become_null_at_any_depth() -> None:
     record = EvalRecord(step=1, values={"a": math.nan, "b": 1.5})
     assert to_json(record) == {"kind": "eval", "step": 1, "values": {"a": None, "b": 1.5}}
     assert to_json(step(loss=math.inf))["loss"] is None
+
+
+def test_texts_are_kept_where_there_are_any() -> None:
+    record = EvalRecord(step=1, values={}, texts={"samples/1": "a\nb"})
+    assert json.loads(json.dumps(to_json(record)))["texts"] == {"samples/1": "a\nb"}
+
+
+def test_what_a_machine_took_is_told_apart_from_what_was_learnt() -> None:
+    assert set(MEASURED) < {f.name for f in fields(StepRecord)}
+    one, two = step(), step(tokens_per_second=7.0, seconds=2.0)
+    assert one != two
+    assert timeless(asdict(one)) == timeless(asdict(two))
+    assert timeless(asdict(one)) != timeless(asdict(step(loss=1.0)))

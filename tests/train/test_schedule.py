@@ -60,3 +60,32 @@ def test_wsd_stays_until_its_share_of_the_run_is_left() -> None:
     rates = [learning_rate(config, step, 100) for step in range(100)]
     assert rates[10:80] == [1.0] * 70
     assert rates[79:] == pytest.approx([1.0 - i / 20 for i in range(21)])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kind=st.sampled_from(KINDS),
+    warmup=st.integers(0, 40),
+    steps=st.integers(1, 40),
+    fraction=st.floats(0, 1),
+    late=st.integers(0, 60),
+)
+def test_no_run_is_too_short_and_no_step_too_late(
+    kind: str, warmup: int, steps: int, fraction: float, late: int
+) -> None:
+    """Warm-ups past the end, falls of no length, steps past the last: never up past the peak."""
+    config = OptimConfig(
+        lr=0.3, schedule=kind, warmup_steps=warmup, final_ratio=0.2, decay_fraction=fraction
+    )
+    rates = [learning_rate(config, step, steps) for step in range(steps)]
+    assert all(0 < rate <= 0.3 * (1 + 1e-12) for rate in rates)
+    if steps <= warmup:
+        assert rates == pytest.approx([0.3 * (step + 1) / warmup for step in range(steps)])
+    beyond = learning_rate(config, max(steps, warmup) + late + 1, steps)
+    assert beyond == pytest.approx(0.3 if kind == "constant" else 0.06)
+
+
+def test_wsd_without_a_fall_drops_at_the_last_step() -> None:
+    config = OptimConfig(lr=1.0, schedule="wsd", warmup_steps=2, decay_fraction=0, final_ratio=0.1)
+    rates = [learning_rate(config, step, 9) for step in range(9)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 1, 0.1])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,16 @@ import pytest
 from open_mythos.errors import CheckpointError
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.records import EvalRecord, StepRecord
-from open_mythos.train.sinks import JsonlSink, RunInfo, cut_after
+from open_mythos.train.sinks import (
+    POINTS,
+    JsonlSink,
+    RunInfo,
+    SamplesSink,
+    cut_after,
+    logged,
+    read_metrics,
+    thinned,
+)
 
 
 def record(step: int) -> StepRecord:
@@ -82,3 +92,45 @@ def test_a_torn_last_line_goes_a_torn_inner_line_is_refused(tmp_path: Path, tiny
         cut_after(path, 10)
     cut_after(tmp_path / "absent.jsonl", 3)
     assert not (tmp_path / "absent.jsonl").exists()
+
+
+def test_metrics_are_read_while_the_run_still_writes(tmp_path: Path, tiny: Recipe) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, tiny, 0, range(1, 4))
+    wanted = [json.loads(line) for line in path.read_text().splitlines()]
+    assert read_metrics(path) == wanted
+    path.write_text(path.read_text() + '{"kind": "st')
+    assert read_metrics(path) == wanted
+    with pytest.raises(CheckpointError, match=r"cannot read .*none\.jsonl"):
+        read_metrics(tmp_path / "none.jsonl")
+
+
+def test_samples_are_files_and_resuming_drops_later_ones(tmp_path: Path, tiny: Recipe) -> None:
+    folder = tmp_path / "samples"
+    sink = SamplesSink(folder)
+    sink.open(RunInfo(tiny, tmp_path, 0, "cpu", 1))
+    sink.evaluation(EvalRecord(step=1, values={"x": 1.0}))
+    assert not folder.exists()
+    for step in (2, 4, 6):
+        texts = {"samples/1": f"be {step}\nor not", "samples/2": "\u00e9"}
+        sink.evaluation(EvalRecord(step=step, values={}, texts=texts))
+    (folder / "notes.txt").write_text("mine")
+    assert (folder / "step_0000004.txt").read_text("utf-8") == (
+        "--- samples/1\nbe 4\nor not\n\n--- samples/2\n\u00e9\n"
+    )
+    SamplesSink(folder).open(RunInfo(tiny, tmp_path, 4, "cpu", 1))
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"step_0000002.txt", "step_0000004.txt", "notes.txt"}
+
+
+@pytest.mark.parametrize("steps", [1, 200, POINTS, POINTS + 1, 123_457])
+def test_a_long_run_is_shown_in_so_many_points_its_last_step_included(steps: int) -> None:
+    shown = [step for step in range(1, steps + 1) if thinned(step, steps)]
+    assert min(steps, POINTS // 2) <= len(shown) <= POINTS + 1
+    assert shown[-1] == steps
+    assert len(shown) == steps or steps > POINTS
+
+
+def test_logged_are_every_so_many_steps_and_the_last(tiny: Recipe) -> None:
+    recipe = replace(tiny, steps=11, log_every=4)
+    assert [step for step in range(1, 12) if logged(step, recipe)] == [4, 8, 11]

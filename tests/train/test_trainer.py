@@ -1,11 +1,14 @@
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from signal import SIGTERM
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,19 +21,20 @@ from open_mythos.config.overrides import to_plain
 from open_mythos.data.batch import Batch
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
-from open_mythos.train import checkpoints
+from open_mythos.parallel.spread import Spread
+from open_mythos.train import loss_scale
+from open_mythos.train.build import build_state, find_device
 from open_mythos.train.checkpoints import RunFolder, Start
 from open_mythos.train.recipe import EngineConfig, Recipe
+from open_mythos.train.records import MEASURED, timeless
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.step import launch
-from open_mythos.train.trainer import Loop, Parts, build_state, find_device, train
+from open_mythos.train.trainer import Loop, Parts, train
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        line.pop("tokens_per_second", None)
-    return lines
+    return [timeless(line) for line in lines]
 
 
 def assert_same_end(one: Path, other: Path) -> None:
@@ -98,7 +102,7 @@ KILLED = """
 import json, os, signal, sys
 import torch
 from open_mythos.config.overrides import from_plain
-from open_mythos.train import checkpoints
+from open_mythos.train import saved
 from open_mythos.train.recipe import EngineConfig, Recipe
 from open_mythos.train.trainer import train
 
@@ -111,7 +115,7 @@ class Killer:
     def open(self, run): pass
     def step(self, record):
         if self.moment == "step" and record.step == 8: die()
-        if self.moment == "save" and record.step == 10: checkpoints.write_manifest = die
+        if self.moment == "save" and record.step == 10: saved.write_manifest = die
     def evaluation(self, record): pass
     def note(self, text): pass
     def close(self): pass
@@ -172,26 +176,61 @@ def test_every_step_is_reported_once_however_often_the_run_breaks(
     assert steps == list(range(1, tiny.steps + 1))
 
 
-def test_an_exception_in_the_middle_of_a_save_leaves_the_previous_checkpoint(
-    tmp_path: Path, tiny: Recipe, parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "run"
-    write_tensors, calls = checkpoints.write_tensors, []
+FULL = """
+import json, resource, signal, sys
+import torch
+from open_mythos.config.overrides import from_plain
+from open_mythos.train.recipe import Recipe
+from open_mythos.train.trainer import train
 
-    def fail_second(*args: Any) -> None:
-        calls.append(args)
-        if len(calls) == 2:
-            raise OSError("no space left on device")
-        write_tensors(*args)
+torch.set_num_threads(1)
+recipe = from_plain(Recipe, json.loads(sys.argv[1]))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past it then fails, no more
 
-    monkeypatch.setattr(checkpoints, "write_tensors", fail_second)
-    with pytest.raises(OSError, match="no space"):
-        train(tiny, out, parts=parts)
-    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step_0000005"]
-    monkeypatch.undo()
-    train(tiny, out, resume="resume", parts=parts)
-    train(tiny, tmp_path / "straight", parts=parts)
-    assert_same_end(tmp_path / "straight", out)
+class Filler:
+    def open(self, run): pass
+    def step(self, record):
+        if record.step in FULL_AFTER:
+            limit = FULL_AFTER[record.step]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    def evaluation(self, record): pass
+    def note(self, text): print(text)
+    def close(self): pass
+
+FULL_AFTER = json.loads(sys.argv[3], object_pairs_hook=lambda p: {int(k): v for k, v in p})
+train(recipe, sys.argv[2], resume="auto", sinks=[Filler()])
+"""
+
+
+def fill(out: Path, recipe: Recipe, limits: dict[int, int]) -> "subprocess.CompletedProcess[str]":
+    """A run during which no file may grow past `limits[step]` bytes from that step on."""
+    words = [sys.executable, "-c", FULL, json.dumps(to_plain(recipe)), str(out), json.dumps(limits)]
+    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_costs_no_step_and_no_earlier_checkpoint(tmp_path: Path, tiny: Recipe) -> None:
+    recipe = replace(tiny, save_every=3, keep_last=0)
+    train(recipe, tmp_path / "straight")
+    weights = tmp_path / "straight" / "checkpoints" / "step_0000003" / "model.safetensors"
+    small, large = weights.stat().st_size // 2, 1 << 30
+    # Full while the second and third save are due; then there is room again.
+    passed = fill(tmp_path / "passing", recipe, {4: small, 10: large})
+    assert passed.returncode == 0, passed.stderr
+    assert passed.stdout.count("could not be saved") == 2
+    assert list(RunFolder(tmp_path / "passing").steps()) == [3, 12]
+    assert_same_end(tmp_path / "straight", tmp_path / "passing")
+    # Full to the end: the run says what is lost, and how to go on.
+    failed = fill(tmp_path / "full", recipe, {4: small})
+    assert failed.returncode == 1
+    assert "step 12 is done but could not be saved" in failed.stderr
+    assert "make room and resume" in failed.stderr
+    assert list(RunFolder(tmp_path / "full").steps()) == [3]
+    assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
+    again = fill(tmp_path / "full", recipe, {})
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step 3" in again.stdout
+    assert_same_end(tmp_path / "straight", tmp_path / "full")
 
 
 # -- how it is computed --------------------------------------------------------------------------
@@ -201,11 +240,15 @@ def engine(recipe: Recipe, **choices: Any) -> Recipe:
     return replace(recipe, engine=EngineConfig(**choices))
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    ("precision", "checkpoint"), [("bf16", False), ("bf16", True), ("fp16", False)]
+)
 def test_a_16_bit_run_is_saved_in_float32_and_resumes_bit_for_bit(
-    tmp_path: Path, tiny: Recipe, ear: type, checkpoint: bool
+    tmp_path: Path, tiny: Recipe, ear: type, precision: str, checkpoint: bool
 ) -> None:
-    recipe = replace(engine(tiny, precision="bf16", checkpoint=checkpoint), steps=4, save_every=2)
+    recipe = replace(
+        engine(tiny, precision=precision, checkpoint=checkpoint), steps=4, save_every=2
+    )
     looks = loss_on_one_batch(recipe)
     train(recipe, tmp_path / "straight", evaluators=looks)
     out = tmp_path / "broken"
@@ -216,17 +259,18 @@ def test_a_16_bit_run_is_saved_in_float32_and_resumes_bit_for_bit(
     assert_same_end(tmp_path / "straight", out)
     for name in ("model.safetensors", "optimizer.safetensors"):
         tensors = load_file(end.checkpoint / name)
-        kinds = {v.dtype for k, v in tensors.items() if not k.startswith("rng/")}
+        kinds = {v.dtype for k, v in tensors.items() if not k.startswith(("rng/", "guard/"))}
         assert kinds == {torch.float32}
         values = torch.cat([v.flatten() for v in tensors.values() if v.dtype == torch.float32])
         assert not torch.equal(values, values.bfloat16().float())  # more than the copy holds
     assert all(p.dtype == torch.float32 for p in end.model.parameters())
 
 
-def test_a_16_bit_run_learns(run: Path, tiny: Recipe, ear: type) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_16_bit_run_learns(run: Path, tiny: Recipe, ear: type, precision: str) -> None:
     """Strings of one bit, whose parity is the bit: chance is a loss of 0.69."""
     recipe = replace(
-        engine(tiny, precision="bf16"),
+        engine(tiny, precision=precision),
         data=replace(tiny.data, batch_size=16),
         curriculum=replace(tiny.curriculum, threshold=2.0),
         steps=40,
@@ -246,7 +290,7 @@ def test_checkpointing_changes_no_record(tmp_path: Path, tiny: Recipe) -> None:
         train(replace(engine(tiny, checkpoint=choice), steps=4), tmp_path / name)
     for a, b in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "again"), strict=True):
         assert a.keys() == b.keys()
-        for key in a.keys() - {"terms", "kind"}:
+        for key in a.keys() - {"terms", "kind", "loss_scale", "epoch"}:
             assert a[key] == pytest.approx(b[key], rel=1e-5), key
 
 
@@ -270,6 +314,36 @@ def test_a_run_cannot_go_on_in_another_precision(run: Path, tiny: Recipe, parts:
     train(tiny, run, parts=parts)
     with pytest.raises(ConfigError, match=r"engine\.precision \(was 'fp32', is 'bf16'\)"):
         train(engine(tiny, precision="bf16"), run, resume="resume", parts=parts)
+
+
+def test_all_that_a_step_keeps_is_resumed_bit_for_bit(
+    tmp_path: Path, tiny: Recipe, ear: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Muon's momentum, a loss scale that has just fallen and grown, and the usual norm."""
+    monkeypatch.setattr(loss_scale, "START", 2.0**40)
+    monkeypatch.setattr(loss_scale, "INTERVAL", 3)
+    recipe = replace(
+        engine(tiny, precision="fp16"),
+        optim=replace(tiny.optim, kind="muon", skip_spikes=2.0),
+        steps=36,
+        save_every=0,
+        eval_every=0,
+    )
+    straight = ear()
+    train(recipe, tmp_path / "straight", sinks=[straight])
+    scales = [r.loss_scale for r in straight.records]
+    assert [r.skipped for r in straight.records][:20] == [True] * 20
+    assert not straight.records[-1].skipped
+    assert any(a < b for a, b in pairwise(scales))
+    for stop_at in (5, 31):
+        out = tmp_path / f"broken-{stop_at}"
+        sink = ear(after=lambda r, at=stop_at: r.step == at and os.kill(os.getpid(), SIGTERM))
+        assert train(recipe, out, sinks=[sink]).step == stop_at
+        saved = load_file(next(iter(RunFolder(out).steps().values())) / "optimizer.safetensors")
+        assert float(saved["guard/loss_scale/scale"]) != 2.0**40
+        assert "guard/spikes/mean" in saved
+        assert train(recipe, out, resume="resume").status == "finished"
+        assert_same_end(tmp_path / "straight", out)
 
 
 # -- overlapping steps ---------------------------------------------------------------------------
@@ -310,7 +384,7 @@ class Heard:
         self.all.append(("open", run.start_step))
 
     def step(self, record: Any) -> None:
-        self.all.append(replace(record, tokens_per_second=0.0))
+        self.all.append(replace(record, **dict.fromkeys(MEASURED)))
         self.after(record)
 
     def evaluation(self, record: Any) -> None:
@@ -540,6 +614,30 @@ def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(
     assert_same_end(tmp_path / "straight", out)
 
 
+@pytest.mark.parametrize(("by", "kept"), [("loss", 4), ("accuracy", 8), ("", None)])
+def test_the_best_checkpoint_outlives_the_newest(
+    run: Path, tiny: Recipe, parts: Parts, by: str, kept: int | None
+) -> None:
+    """Evaluated every 4 steps, saved every 5, the last two kept; stopped and resumed in between."""
+    curve = {4: (1.0, 0.1), 8: (2.0, 0.7), 12: (3.0, 0.7)}
+
+    def look(model: torch.nn.Module, step: int) -> dict[str, float]:
+        return dict(zip(("loss", "accuracy"), curve[step], strict=True)) if step in curve else {}
+
+    recipe = replace(tiny, best_by=by)
+    train(replace(recipe, steps=9), run, parts=parts, evaluators={"look": look})
+    train(recipe, run, resume="resume", parts=parts, evaluators={"look": look})
+    steps = list(RunFolder(run).steps())
+    best = RunFolder(run).best()
+    if kept is None:
+        assert (steps, best) == ([10, 12], None)
+        return
+    assert best is not None
+    assert steps == [kept, 10, 12]
+    assert best.checkpoint == f"checkpoints/step_{kept:07d}"
+    assert best.value == curve[kept][by == "accuracy"]
+
+
 def test_the_callers_random_numbers_are_left_alone(run: Path, tiny: Recipe, parts: Parts) -> None:
     torch.manual_seed(9)
     expected = torch.rand(3)
@@ -586,6 +684,44 @@ def test_a_storm_of_nan_stops_the_run_with_the_last_good_weights(
     skipped = [line["step"] for line in metrics(run) if line["skipped"]]
     assert skipped == [3, 7, 8, 9]
     assert all(line["loss"] is None for line in metrics(run) if line["step"] in (7, 8, 9))
+
+
+def test_overflows_that_a_smaller_scale_mends_do_not_stop_a_run(
+    run: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch, ear: type
+) -> None:
+    """Some 20 skipped steps in a row, of which none counts; afterwards the run goes on."""
+    monkeypatch.setattr(loss_scale, "START", 2.0**40)
+    optim = replace(tiny.optim, max_skipped=1)
+    recipe = replace(engine(tiny, precision="fp16"), steps=36, save_every=0, optim=optim)
+    sink = ear()
+    result = train(recipe, run, sinks=[sink])
+    skipped = [r.skipped for r in sink.records]
+    assert (result.status, result.skipped) == ("finished", sum(skipped))
+    first = skipped.index(False)
+    assert first > 15
+    fell = [r.loss_scale for r in sink.records[: first + 1]]
+    assert fell == [2.0**40 / 2**i for i in range(first + 1)]
+    assert skipped[first:].count(False) > 10
+
+
+def test_overflows_at_the_floor_of_the_scale_stop_a_run(
+    run: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_scale, "START", 8.0)
+    monkeypatch.setattr(Spread, "clip", lambda *_: torch.tensor(math.inf))
+    recipe = replace(tiny, optim=replace(tiny.optim, max_skipped=4))
+    result = train(engine(recipe, precision="fp16"), run)
+    # Scales 8, 4 and 2 might have been to blame; one was not, four times.
+    assert (result.status, result.step, result.skipped) == ("diverged", 7, 7)
+
+
+def test_a_loss_that_is_not_finite_counts_whatever_the_scale(
+    run: Path, tiny: Recipe, stand_in: Any
+) -> None:
+    recipe = engine(replace(tiny, optim=replace(tiny.optim, max_skipped=3)), precision="fp16")
+    poison = dict.fromkeys(range(1, 20), math.nan)
+    result = train(recipe, run, parts=Parts(model=lambda r: stand_in(r.model, poison)))
+    assert (result.status, result.step) == ("diverged", 3)
 
 
 # -- doors ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.errors import ShapeError
+from open_mythos.nn.cut import span
 from open_mythos.nn.rotary import Rotary, rotary_from_complex
 
 
@@ -38,6 +39,19 @@ class AttentionContext:
         mask = None if self.mask is None else self.mask[..., -count:, :]
         return replace(self, rotary=self.rotary.last(count), mask=mask)
 
+    def part(self, rows: slice | Tensor) -> "AttentionContext":
+        """The context of some rows, a slice or an index (N,); what all rows share stays."""
+
+        def of(t: Tensor) -> Tensor:
+            if t.shape[0] == 1:
+                return t
+            return span(t, rows) if isinstance(rows, slice) else t[rows]
+
+        tables = self.rotary
+        if tables.cos.dim() == 3:
+            tables = Rotary(of(tables.cos), of(tables.sin))
+        return replace(self, rotary=tables, mask=None if self.mask is None else of(self.mask))
+
 
 def padding_mask(valid: Tensor, length: int) -> Tensor:
     """Visibility (B, 1, T, S) of the last `length` positions when some keys are padding.
@@ -53,6 +67,11 @@ def padding_mask(valid: Tensor, length: int) -> Tensor:
     keys = torch.arange(s, device=valid.device)
     itself = keys[s - length :, None] == keys
     return valid[:, None, None, :] | itself
+
+
+def document_mask(documents: Tensor) -> Tensor:
+    """Visibility (B, 1, S, S) of positions that look inside their own document (B, S) only."""
+    return (documents.unsqueeze(-1) == documents.unsqueeze(-2)).unsqueeze(1)
 
 
 def legacy_context(

@@ -18,12 +18,18 @@ from open_mythos.ops.store import rotate_store
 
 
 class GQAttention(HasParts):
-    """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width."""
+    """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width.
+
+    Attributes:
+        heads: Query heads in this process.
+        kv_heads: Key/value heads in this process.
+    """
 
     def __init__(self, cfg: MythosConfig) -> None:
         """Use dim, n_heads, n_kv_heads and dropout of `cfg`."""
         super().__init__()
         self.cfg = cfg
+        self.heads, self.kv_heads = cfg.n_heads, cfg.n_kv_heads
         d = cfg.head_dim
         self.wqkv = FusedLinear(
             cfg.dim, {"q": cfg.n_heads * d, "k": cfg.n_kv_heads * d, "v": cfg.n_kv_heads * d}
@@ -48,8 +54,7 @@ class GQAttention(HasParts):
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, d), and the entries k, v (B, T, K, d) that a cache keeps."""
         joint = self.wqkv.joined(x)
-        heads, kv_heads = self.cfg.n_heads, self.cfg.n_kv_heads
-        q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, heads, kv_heads)
+        q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, self.heads, self.kv_heads)
         return q, {"k": k, "v": v}
 
     def entries(self, x: Tensor, rotary: Rotary) -> Entries:

@@ -45,6 +45,10 @@ class MLAttention(HasParts):
     training and prompts) and absorbed (kv_up folded into query and output, for decoding). The
     cache holds kv_lora_rank + qk_rope_head_dim numbers per token: the latent after its norm and
     one rotated key shared by all heads.
+
+    Attributes:
+        heads: Heads in this process.
+        form: Which of the two; "auto" takes the cheaper.
     """
 
     form: Form = "auto"
@@ -53,6 +57,7 @@ class MLAttention(HasParts):
         """Use the MLA fields of `cfg`."""
         super().__init__()
         self.cfg = cfg
+        self.heads = cfg.n_heads
         heads, nope, rope = cfg.n_heads, cfg.qk_nope_head_dim, cfg.qk_rope_head_dim
         self.down = FusedLinear(cfg.dim, {"q": cfg.q_lora_rank, "kv": cfg.kv_lora_rank + rope})
         self.q_norm = RMSNorm(cfg.q_lora_rank)
@@ -137,7 +142,7 @@ class MLAttention(HasParts):
 
     def _turned(self, joint: Tensor, rotary: Rotary) -> Tensor:
         """Both parts of all heads -> queries (B, T, H, nope + rope), the last part rotated."""
-        heads, still = self.cfg.n_heads, self.cfg.qk_nope_head_dim
+        heads, still = self.heads, self.cfg.qk_nope_head_dim
         return turn_queries(joint, rotary.cos, rotary.sin, heads, still)
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
@@ -154,7 +159,7 @@ class MLAttention(HasParts):
 
     def _expanded(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """K = [kv_up_k(c) | k_rope for every head], v = kv_up_v(c)."""
-        joint, heads = self.kv_up(seen["c_kv"]), self.cfg.n_heads
+        joint, heads = self.kv_up(seen["c_kv"]), self.heads
         k, v = join_keys(joint, seen["k_rope"], heads, self.cfg.qk_nope_head_dim)
         return self._attend(q, k, v, context)
 
@@ -199,7 +204,7 @@ class MLAttention(HasParts):
             return self.mix(q, slot.extend(new), context)
         cfg, tables, store = self.cfg, context.rotary, slot.store
         joint = self.q_up.joined(self._store(x, tables, store, slot.position))
-        nope = joint[..., : cfg.n_heads * cfg.qk_nope_head_dim].unflatten(-1, (cfg.n_heads, -1))
+        nope = joint[..., : self.heads * cfg.qk_nope_head_dim].unflatten(-1, (self.heads, -1))
         up_k, up_v = self._ups(joint.dtype)
         query = rotate_query(
             torch.einsum("bthn,hnr->bthr", nope, up_k), joint, tables.cos, tables.sin
@@ -212,7 +217,7 @@ class MLAttention(HasParts):
 
     def _ups(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Per head, kv_up's key part (H, nope, r) and value part (H, v, r): views."""
-        up = self.kv_up.weight.to(dtype).unflatten(0, (self.cfg.n_heads, -1))
+        up = self.kv_up.weight.to(dtype).unflatten(0, (self.heads, -1))
         key, value = up.split([self.cfg.qk_nope_head_dim, self.cfg.v_head_dim], dim=1)
         return key, value
 

@@ -3,11 +3,14 @@
 Graves 2016, arXiv 1603.08983.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from open_mythos.nn.cut import cut
 from open_mythos.nn.watched import patched
 
 
@@ -28,6 +31,9 @@ class ACTHalting(nn.Module):
             return watched
         p: Tensor = (h.to(wide) @ halt.weight.to(wide).view(-1) + halt.bias.to(wide)).sigmoid()
         return p
+
+
+TABLES = ("mean", "spent", "halted", "loops", "remainder")
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,32 @@ class HaltingLedger:
             loops=self.loops + running.to(torch.int64),
             remainder=self.remainder + torch.where(closing, weight, 0.0),
         ), weight
+
+    def closed(self, h: Tensor) -> Tensor:
+        """The mean (B, S, dim) if the loop that led to `h` had been the last one."""
+        if not self.settled:
+            return self.mean
+        rest = torch.where(self.halted, 0.0, 1.0 - self.spent)
+        return self.mean + rest.unsqueeze(-1) * h
+
+    def split(self, sizes: list[int]) -> list["HaltingLedger"]:
+        """The accounts of so many rows each."""
+        tables = [cut(getattr(self, name), sizes) for name in TABLES]
+        parts = [dict(zip(TABLES, t, strict=True)) for t in zip(*tables, strict=True)]
+        return [replace(self, **part) for part in parts]
+
+    def copy(self, own: Callable[[Tensor], Tensor]) -> "HaltingLedger":
+        """The same account, of tensors that `own` copies."""
+        tables: dict[str, Any] = {name: own(getattr(self, name)) for name in TABLES}
+        return replace(self, **tables)
+
+    @classmethod
+    def join(cls, parts: Sequence["HaltingLedger"]) -> "HaltingLedger":
+        """The accounts of all rows, one part after the other."""
+        tables: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in TABLES
+        }
+        return replace(parts[0], **tables)
 
     @property
     def ponder(self) -> Tensor:

@@ -1,5 +1,6 @@
 """Readouts: which of the loop's states the coda gets to see, and whether positions halt."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -29,6 +30,18 @@ class Readout(Protocol):
         """Take in a loop's state and halting probability; also the weight (B, S) it was given."""
         ...
 
+    def read(self, h: Tensor) -> Tensor:
+        """What the coda would read if the loop that led to `h` (B, S, dim) had been the last."""
+        ...
+
+    def split(self, sizes: list[int], states: Sequence[Tensor]) -> Sequence["Readout"]:
+        """The accounts of so many rows each, whose states are `states`."""
+        ...
+
+    def copy(self, h: Tensor, own: Callable[[Tensor], Tensor]) -> "Readout":
+        """The same account of tensors that `own` copies; `h` (B, S, dim) is the state's copy."""
+        ...
+
 
 @dataclass(frozen=True)
 class LastState:
@@ -46,6 +59,18 @@ class LastState:
     ) -> tuple["LastState", None]:
         """Forget the old state, keep the new."""
         return replace(self, value=h), None
+
+    def read(self, h: Tensor) -> Tensor:
+        """The state."""
+        return h
+
+    def split(self, sizes: list[int], states: Sequence[Tensor]) -> list["LastState"]:  # noqa: ARG002
+        """The states themselves, so that state and readout stay one tensor for a compiler."""
+        return [LastState(state) for state in states]
+
+    def copy(self, h: Tensor, own: Callable[[Tensor], Tensor]) -> "LastState":  # noqa: ARG002
+        """The state's copy itself."""
+        return LastState(h)
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,18 @@ class ActMean:
         ledger, weight = self.ledger.spend(h, p, last=last)
         return replace(self, ledger=ledger), weight
 
+    def read(self, h: Tensor) -> Tensor:
+        """The mean with the remainder paid."""
+        return self.ledger.closed(h).to(self.dtype)
+
+    def split(self, sizes: list[int], states: Sequence[Tensor]) -> list["ActMean"]:  # noqa: ARG002
+        """The ledgers of so many rows each."""
+        return [replace(self, ledger=part) for part in self.ledger.split(sizes)]
+
+    def copy(self, h: Tensor, own: Callable[[Tensor], Tensor]) -> "ActMean":  # noqa: ARG002
+        """The ledger, copied."""
+        return replace(self, ledger=self.ledger.copy(own))
+
 
 def open_readout(cfg: MythosConfig, h: Tensor) -> LastState | ActMean:
     """The readout that the config names, for a pass that starts from `h` (B, S, dim)."""
@@ -78,3 +115,11 @@ def open_readout(cfg: MythosConfig, h: Tensor) -> LastState | ActMean:
         return LastState(h)
     settled = cfg.readout == "act"
     return ActMean(HaltingLedger.open(h, cfg.act_threshold, settled=settled), h.dtype)
+
+
+def join_readouts(parts: Sequence[Readout], h: Tensor) -> Readout:
+    """The account of all rows, one part after the other; `h` (B, S, dim) are their states."""
+    ledgers = [part.ledger for part in parts if isinstance(part, ActMean)]
+    if not ledgers:
+        return LastState(h)
+    return ActMean(HaltingLedger.join(ledgers), h.dtype)

@@ -17,7 +17,9 @@ from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signals
 from open_mythos.nn.loop.constants import Constants, Tick
 from open_mythos.nn.loop.halting import ACTHalting
 from open_mythos.nn.loop.injection import Coefficients, build_injection
+from open_mythos.nn.loop.per_row import RowLoops, run_rows
 from open_mythos.nn.loop.readout import ActMean, Readout, open_readout
+from open_mythos.nn.loop.standing import Standing
 from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_rms
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.watched import patched
@@ -48,7 +50,14 @@ def check_loops(n_loops: int | None, default: int) -> int:
 
 
 class RecurrentBlock(nn.Module):
-    """h <- injection(h, e, f + lora(f, t)), f = block(norm(h + index(t) + e)), n_loops times."""
+    """h <- injection(h, e, f + lora(f, t)), f = block(norm(h + index(t) + e)), n_loops times.
+
+    Attributes:
+        lockstep: Whether every loop runs even where nothing can change any more: ranks that talk
+            inside of a loop must meet in each.
+    """
+
+    lockstep: bool = False
 
     def __init__(self, cfg: MythosConfig) -> None:
         """One block with a mixture of experts, and the loop's parts as the config names them."""
@@ -122,6 +131,40 @@ class RecurrentBlock(nn.Module):
         )
         return h, readout, noted
 
+    def advance(
+        self,
+        now: Standing,
+        tick: Tick,
+        context: AttentionContext,
+        slot: LayerCache | None = None,
+        valid: Tensor | None = None,
+        coefficients: Coefficients | None = None,
+        *,
+        observed: bool = True,
+    ) -> tuple[Standing, Noted]:
+        """One loop: where the rows stand after it, and what it was seen to do."""
+        h, readout, noted = self.turn(
+            now.h,
+            now.e,
+            now.readout,
+            tick,
+            context,
+            slot,
+            now.frozen,
+            now.active(valid),
+            valid=valid,
+            shared=now.shared,
+            coefficients=coefficients,
+            dense=patched(self.act) or patched(self.block.ffn),
+            observed=observed,
+        )
+        frozen, shared = now.frozen, now.shared
+        if self.cfg.kv == "first" and shared is None:
+            shared = noted.seen
+        if self.cfg.halted == "freeze" and readout.halted is not None:
+            frozen = Frozen(readout.halted, noted.new or {})
+        return Standing(h, now.e, readout, frozen, shared), noted
+
     def _in_one_kernel(self, h: Tensor, f: Tensor, tick: Tick) -> bool:
         """Whether injection, halting and readout run as one: on a GPU, without gradient, unseen."""
         return (
@@ -181,11 +224,12 @@ class RecurrentBlock(nn.Module):
         h: Tensor,
         e: Tensor,
         context: AttentionContext,
-        n_loops: int,
+        n_loops: int | RowLoops,
         slots: Sequence[LayerCache] | None = None,
         valid: Tensor | None = None,
         *,
         backprop_loops: int | None = None,
+        read_loops: Sequence[int] = (),
         constants: Constants | None = None,
         observed: bool = True,
     ) -> tuple[Tensor, LoopTrace | None]:
@@ -195,52 +239,46 @@ class RecurrentBlock(nn.Module):
             h: (B, S, dim), the state at the start.
             e: (B, S, dim), the input that every loop sees.
             context: Positions and visibility of the call.
-            n_loops: Loops to run; fewer only where nothing can change any more.
+            n_loops: Loops to run, fewer only where nothing can change any more; or those of each
+                row, all of which are run (see `run_rows`; without slots and constants).
             slots: One cache per loop, or one for all as cfg.kv says; extended, not committed.
             valid: (B, S) boolean, False at padding; None means all real.
             backprop_loops: Only the last so many loops are differentiated; None is all of them.
+            read_loops: Loops after which the state is read out beside the last; the trace has what
+                was read.
             constants: Of `n_loops`, where they are known already.
             observed: Whether a trace is wanted; None is returned for it otherwise.
         """
+        if isinstance(n_loops, RowLoops):
+            how = (valid, backprop_loops, tuple(read_loops))
+            return run_rows(self, h, e, context, n_loops, *how, observed=observed)
         freeze = self.cfg.halted == "freeze"
-        dense = patched(self.act) or patched(self.block.ffn)
         given = self.constants(n_loops, h) if constants is None else constants
-        readout: Readout = open_readout(self.cfg, h)
-        frozen: Frozen | None = None
-        shared: Entries | None = None
+        now = Standing(h, e, open_readout(self.cfg, h))
         seen: list[Noted] = []
+        reads: dict[int, Tensor] = {}
         watched = torch.is_grad_enabled()
         for t, tick in enumerate(given.ticks):
             slot = None if slots is None else slots[t if self.cfg.kv == "per_loop" else 0]
-            active = _active(valid, frozen)
             within = backprop_loops is None or t >= n_loops - backprop_loops
             with torch.set_grad_enabled(watched and within):
-                h, readout, noted = self.turn(
-                    h,
-                    e,
-                    readout,
-                    tick,
-                    context,
-                    slot,
-                    frozen,
-                    active,
-                    valid=valid,
-                    shared=shared,
-                    coefficients=given.coefficients,
-                    dense=dense,
-                    observed=observed,
+                now, noted = self.advance(
+                    now, tick, context, slot, valid, given.coefficients, observed=observed
                 )
             seen.append(noted)
-            if self.cfg.kv == "first" and shared is None:
-                shared = noted.seen
-            if freeze and readout.halted is not None:
-                frozen = Frozen(readout.halted, noted.new or {})
-            if self._settled(readout.halted, valid, freeze, cached=slots is not None):
+            if t + 1 in read_loops and t + 1 < n_loops:
+                reads[t + 1] = now.readout.read(now.h)
+            if self._settled(now.readout.halted, valid, freeze, cached=slots is not None):
                 break
         if slots is not None and self.cfg.kv == "per_loop":
             for slot in slots[len(seen) :]:  # the loops that nobody needed show the last keys
                 slot.extend(seen[-1].new or {})
-        return readout.value, loop_trace(seen, readout, h) if observed else None
+        value = now.readout.value
+        if not observed:
+            return value, None
+        return value, loop_trace(
+            seen, now.readout, now.h, tuple(reads.get(d, value) for d in read_loops)
+        )
 
     def _settled(
         self, halted: Tensor | None, valid: Tensor | None, freeze: bool, *, cached: bool
@@ -250,7 +288,9 @@ class RecurrentBlock(nn.Module):
         Training runs every loop: ranks that stopped at different loops would wait for each
         other's collectives for ever, and reading the flag would stall the device.
         """
-        if halted is None or self.training or traced() or capturing() or (cached and not freeze):
+        if halted is None or self.training or self.lockstep or (cached and not freeze):
+            return False
+        if traced() or capturing():
             return False
         done = halted if valid is None else halted | ~valid
         return bool(done.all())
@@ -291,10 +331,3 @@ class RecurrentBlock(nn.Module):
         for key, slot in zip(keys, slots, strict=True):
             close_slot(kv_cache, key, slot, length)
         return out
-
-
-def _active(valid: Tensor | None, frozen: Frozen | None) -> Tensor | None:
-    if frozen is None:
-        return valid
-    running = ~frozen.halted
-    return running if valid is None else running & valid

@@ -1,7 +1,7 @@
 """What the loops of one pass were seen to do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ class LoopTrace:
         ponder: (B, S) Graves' N + R; None likewise.
         router_load: (n_loops, E) int64, tokens per expert.
         state_rms: (n_loops,) float32, root mean square of the state after each loop.
+        reads: (B, S, dim) each, what was read out after the loops that were asked for.
+        row_loops: Loops of each row, where rows differ; the tables above are zero past a row's end,
+            and loads and states are those of the rows that were still running.
     """
 
     n_loops: int
@@ -31,6 +34,19 @@ class LoopTrace:
     ponder: Tensor | None
     router_load: Tensor
     state_rms: Tensor
+    reads: tuple[Tensor, ...] = ()
+    row_loops: tuple[int, ...] | None = None
+
+    def moved(self, index: Tensor) -> "LoopTrace":
+        """The trace of the rows `index` (B,) of this one, `reads` aside."""
+        halting, weights, ponder = self.halting, self.halting_weights, self.ponder
+        return replace(
+            self,
+            halting=None if halting is None else halting[:, index],
+            halting_weights=None if weights is None else weights[:, index],
+            loops_used=self.loops_used[index],
+            ponder=None if ponder is None else ponder[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,19 @@ class Noted:
     seen: Entries | None = None
 
 
+@dataclass(frozen=True)
+class Part:
+    """What some neighbouring rows did in one loop.
+
+    Attributes:
+        noted: What was seen.
+        rows: Which rows.
+    """
+
+    noted: Noted
+    rows: slice
+
+
 @torch.no_grad()
 def state_rms(h: Tensor, valid: Tensor | None) -> Tensor:
     """Root mean square of states (B, S, dim) over the real positions (B, S); None: all."""
@@ -63,7 +92,9 @@ def state_rms(h: Tensor, valid: Tensor | None) -> Tensor:
     return ((square * valid).sum() / valid.sum().clamp(min=1)).sqrt()
 
 
-def loop_trace(seen: Sequence[Noted], readout: Readout, h: Tensor) -> LoopTrace:
+def loop_trace(
+    seen: Sequence[Noted], readout: Readout, h: Tensor, reads: tuple[Tensor, ...] = ()
+) -> LoopTrace:
     """The trace of a pass from what its loops noted, its readout, and a state like (B, S, dim)."""
     n_loops = len(seen)
     act = readout if isinstance(readout, ActMean) else None
@@ -80,4 +111,61 @@ def loop_trace(seen: Sequence[Noted], readout: Readout, h: Tensor) -> LoopTrace:
         ponder=act.ledger.ponder if act else None,
         router_load=torch.stack(loads),
         state_rms=torch.stack([noted.rms for noted in seen if noted.rms is not None]),
+        reads=reads,
     )
+
+
+def rows_trace(
+    loops: Sequence[Sequence[Part]],
+    readouts: Sequence[Readout],
+    ends: Tensor,
+    valid: Tensor | None,
+    h: Tensor,
+) -> LoopTrace:
+    """The trace of a pass whose rows, the deepest first, ended at different loops.
+
+    Args:
+        loops: By loop, the parts that ran it: together the rows from the first on.
+        readouts: Of all rows, one part after the other.
+        ends: (B,) int64, loops of each row.
+        valid: (B, S) boolean, False at padding; None means all real.
+        h: A state like (B, S, dim).
+    """
+    ledgers = [readout.ledger for readout in readouts if isinstance(readout, ActMean)]
+    loads = [[p.noted.load for p in parts if p.noted.load is not None] for parts in loops]
+    halting = weights = ponder = None
+    used = ends.unsqueeze(-1).expand(h.shape[:-1])
+    if ledgers:
+        halting = torch.stack([_table([p.noted.p for p in parts], h) for parts in loops])
+        weights = torch.stack([_table([p.noted.weight for p in parts], h) for parts in loops])
+        used = torch.cat([ledger.loops for ledger in ledgers])
+        ponder = torch.cat([ledger.ponder for ledger in ledgers])
+    return LoopTrace(
+        n_loops=len(loops),
+        halting=halting,
+        halting_weights=weights,
+        loops_used=used,
+        ponder=ponder,
+        router_load=torch.stack([torch.stack(parts).sum(0) for parts in loads]),
+        state_rms=torch.stack([_joint_rms(parts, valid, h.shape[1]) for parts in loops]),
+    )
+
+
+def _table(parts: Sequence[Tensor | None], h: Tensor) -> Tensor:
+    """Parts (N, S) as one table (B, S), zero for the rows that are in none."""
+    known = [part for part in parts if part is not None]
+    missing = h.shape[0] - sum(len(part) for part in known)
+    return torch.cat([*known, known[0].new_zeros(missing, h.shape[1])])
+
+
+def _joint_rms(parts: Sequence[Part], valid: Tensor | None, length: int) -> Tensor:
+    """Root mean square of the state over the real positions of all parts of a loop."""
+    squares, count = [], []
+    for part in parts:
+        assert part.noted.rms is not None
+        rms, rows = part.noted.rms, part.rows
+        everywhere = torch.full_like(rms, (rows.stop - rows.start) * length)
+        real = everywhere if valid is None else valid[rows].sum()
+        squares.append(real * rms.square())
+        count.append(real)
+    return (torch.stack(squares).sum() / torch.stack(count).sum().clamp(min=1)).sqrt()

@@ -23,6 +23,19 @@ def load_entropy(load: Tensor) -> Tensor:
     return entropy / torch.log(torch.tensor(float(max(load.shape[-1], 2)), dtype=torch.float64))
 
 
+def load_peak(load: Tensor) -> Tensor:
+    """Load (.., E) of the busiest expert over the mean load, (..): 1 is even, E is one expert."""
+    wide = load.double()
+    mean = wide.mean(dim=-1)
+    # Loops that no token took part in have no mean: their peak is 0.
+    return wide.amax(dim=-1) / mean.clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def dead_experts(load: Tensor) -> Tensor:
+    """Experts of a load (.., E) that no token visited, (..) int64."""
+    return (load == 0).sum(dim=-1)
+
+
 def recomputing() -> bool:
     """Whether this forward runs inside a backward pass, as activation checkpointing makes it.
 

@@ -15,7 +15,7 @@ from open_mythos.nn.moe.balance import step_bias
 from open_mythos.ops.backend import ExpertsBackend, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.few import EXPERT_ROWS, few_rows, moe_few
-from open_mythos.ops.routing import route
+from open_mythos.ops.routing import Routing, route
 
 
 class ExpertView:
@@ -71,6 +71,8 @@ class MoEFFN(HasParts):
     """
 
     experts_backend: ExpertsBackend = "auto"
+    together: bool = True  # whether all routed experts are in this process
+    alike: int = 1  # processes that route the same tokens, this one included
 
     def __init__(self, cfg: MythosConfig) -> None:
         """Use the expert fields of `cfg`."""
@@ -167,13 +169,17 @@ class MoEFFN(HasParts):
         """(N, dim) -> (N, dim), with the experts (N, k) of the rows and the load (E,)."""
         shared = plus if self.shared is None else self.shared(rows, plus, spare=True)
         logits = self.router(rows)
-        few = few_rows(rows, self.gate_up, self.down, most=EXPERT_ROWS)
+        few = self.together and few_rows(rows, self.gate_up, self.down, most=EXPERT_ROWS)
         if few and self.experts_backend == "auto":
             return moe_few(
                 rows, logits, self.router_bias, self.topk, self.gate_up, self.down, shared
             )
         routing = route(logits, self.router_bias, self.topk)
-        y = run_experts(
+        return self._mix(rows, routing, shared), routing.ids, routing.load
+
+    def _mix(self, rows: Tensor, routing: Routing, plus: Tensor | None) -> Tensor:
+        """What the routed experts say to rows (N, dim), weighed and summed, and `plus`."""
+        return run_experts(
             rows,
             routing.ids,
             routing.weights,
@@ -181,9 +187,8 @@ class MoEFFN(HasParts):
             self.down,
             self.experts_backend,
             routing.plan,
-            shared,
+            plus,
         )
-        return y, routing.ids, routing.load
 
     @torch.no_grad()
     def update_bias(self, step_size: float | Tensor) -> Tensor:

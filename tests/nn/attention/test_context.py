@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, strategies as st
 
 from open_mythos.errors import ShapeError
-from open_mythos.nn.attention.context import AttentionContext, legacy_context, padding_mask
+from open_mythos.nn.attention.context import (
+    AttentionContext,
+    document_mask,
+    legacy_context,
+    padding_mask,
+)
 from open_mythos.nn.rotary import precompute_rope_freqs, rotary
 
 
@@ -74,3 +79,25 @@ def test_a_mask_that_does_not_fit_is_refused(shape: tuple[int, int], past: int) 
 def test_a_short_table_is_refused() -> None:
     with pytest.raises(ShapeError, match="rotary"):
         legacy_context(precompute_rope_freqs(4, 2), None, 3, past=0)
+
+
+def test_a_document_sees_itself_alone() -> None:
+    documents = torch.tensor([[4, 4, 0, 4], [1, 2, 3, 3]])
+    mask = document_mask(documents)
+    assert mask.shape == (2, 1, 4, 4)
+    for b, i, j in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(4)).tolist():
+        assert bool(mask[b, 0, i, j]) == bool(documents[b, i] == documents[b, j])
+
+
+def test_a_part_has_its_rows_and_what_all_rows_share() -> None:
+    where, mask = torch.randint(9, (3, 5)), torch.rand(3, 1, 5, 5) < 0.5
+    own = AttentionContext(rotary(where, 4, 100.0), mask=mask)
+    for rows in (slice(1, 3), torch.tensor([2, 0])):
+        part = own.part(rows)
+        assert torch.equal(part.mask, mask[rows])
+        assert torch.equal(part.rotary.cos, own.rotary.cos[rows])
+        assert torch.equal(part.rotary.sin, own.rotary.sin[rows])
+    shared = AttentionContext(rotary(where[0], 4, 100.0), mask=mask[:1])
+    part = shared.part(slice(1, 3))
+    assert part.mask is shared.mask
+    assert part.rotary is shared.rotary

@@ -157,3 +157,29 @@ def test_halting_probability_is_a_sigmoid_of_one_logit() -> None:
     assert p.shape == (2, 3)
     logit = (h * act.halt.weight[0]).sum(-1) + act.halt.bias
     torch.testing.assert_close(p, 1 / (1 + (-logit).exp()))
+
+
+@given(data=st.data(), settled=st.booleans(), threshold=thresholds)
+def test_closed_is_the_mean_if_this_loop_were_the_last(
+    data: st.DataObject, settled: bool, threshold: float
+) -> None:
+    loops = data.draw(st.integers(1, 5))
+    p = torch.tensor([[data.draw(st.lists(probabilities, min_size=2, max_size=2))]] * loops)
+    p, h = p.double(), torch.randn(loops, 1, 2, 3, dtype=torch.float64)
+    ledger = HaltingLedger.open(h[0], threshold, settled=settled)
+    for t in range(loops):
+        ended, _ = ledger.spend(h[t], p[t], last=True)
+        ledger, _ = ledger.spend(h[t], p[t], last=False)
+        torch.testing.assert_close(ledger.closed(h[t]), ended.mean)
+
+
+def test_ledgers_are_split_and_joined_row_by_row() -> None:
+    h = torch.randn(5, 2, 3)
+    whole, _ = HaltingLedger.open(h, 0.7).spend(h, torch.rand(5, 2), last=False)
+    parts = whole.split([1, 4])
+    later = [part.spend(h[:1], torch.rand(1, 2), last=True)[0] for part in parts[:1]]
+    assert later[0].mean.shape == (1, 2, 3)
+    joined = HaltingLedger.join(parts)
+    for name in ("mean", "spent", "halted", "loops", "remainder"):
+        assert torch.equal(getattr(joined, name), getattr(whole, name))
+    assert (joined.threshold, joined.settled) == (whole.threshold, whole.settled)

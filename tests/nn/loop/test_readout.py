@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.nn.loop.readout import ActMean, LastState, open_readout
+from open_mythos.nn.loop.readout import ActMean, LastState, join_readouts, open_readout
 
 
 @pytest.fixture
@@ -61,3 +61,29 @@ def test_the_value_has_the_states_dtype_and_sums_in_float32(
     assert isinstance(readout, ActMean)
     assert readout.value.dtype == dtype
     assert readout.value.double().mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_what_is_read_on_the_way_is_the_value_of_a_pass_that_ends_there(
+    states: torch.Tensor, readout: str, tiny_config: Callable[..., MythosConfig]
+) -> None:
+    cfg = tiny_config(readout=readout, act_threshold=0.8)
+    going = open_readout(cfg, states[0])
+    for t in range(3):
+        ended = going.step(states[t], P[t], last=True)[0]
+        going = going.step(states[t], P[t], last=False)[0]
+        torch.testing.assert_close(going.read(states[t]), ended.value)
+
+
+def test_accounts_of_rows_apart_are_those_together(
+    states: torch.Tensor, readout: str, tiny_config: Callable[..., MythosConfig]
+) -> None:
+    cfg, h, p = tiny_config(readout=readout), states.transpose(0, 1)[0], P.transpose(0, 1)[0]
+    h, p = h.unsqueeze(1), p.unsqueeze(1)  # three rows of one position block
+    whole = open_readout(cfg, h).step(h, p, last=False)[0]
+    parts = whole.split([2, 1], h.split([2, 1]))
+    steps = [
+        part.step(rows, own, last=True)[0]
+        for part, rows, own in zip(parts, h.split([2, 1]), p.split([2, 1]), strict=True)
+    ]
+    joined = join_readouts(steps, h)
+    assert torch.equal(joined.value, whole.step(h, p, last=True)[0].value)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from open_mythos.nn.loop.readout import LastState
-from open_mythos.nn.loop.trace import Noted, loop_trace, state_rms
+from open_mythos.nn.loop.trace import Noted, Part, loop_trace, rows_trace, state_rms
 
 
 def test_rms_counts_real_positions_only() -> None:
@@ -27,3 +27,24 @@ def test_a_trace_stacks_the_notes_of_its_loops() -> None:
     assert trace.state_rms.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert trace.halting is trace.halting_weights is trace.ponder is None
     assert torch.equal(trace.loops_used, torch.full((2, 3), 5))
+
+
+def test_parts_of_a_loop_are_counted_together() -> None:
+    """Three rows end after loops 2, 2 and 1; in the first loop the rows were run apart."""
+    h, valid = torch.randn(3, 2, 4), torch.tensor([[1, 1], [1, 0], [0, 1]]).bool()
+    loads = torch.randint(9, (3, 6))
+
+    def note(rows: slice, load: torch.Tensor) -> Part:
+        rms = state_rms(h[rows], valid[rows])
+        return Part(Noted(p=None, weight=None, load=load, rms=rms), rows)
+
+    loops = [[note(slice(0, 2), loads[0]), note(slice(2, 3), loads[1])],
+             [note(slice(0, 2), loads[2])]]  # fmt: skip
+    trace = rows_trace(loops, [LastState(h)], torch.tensor([2, 2, 1]), valid, h)
+    assert trace.n_loops == 2
+    assert torch.equal(trace.router_load, torch.stack([loads[0] + loads[1], loads[2]]))
+    assert trace.loops_used.tolist() == [[2, 2], [2, 2], [1, 1]]
+    torch.testing.assert_close(trace.state_rms[0], state_rms(h, valid))
+    torch.testing.assert_close(trace.state_rms[1], state_rms(h[:2], valid[:2]))
+    moved = trace.moved(torch.tensor([2, 0, 1]))
+    assert moved.loops_used.tolist() == [[1, 1], [2, 2], [2, 2]]

@@ -6,7 +6,13 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from open_mythos.nn.moe.balance import load_entropy, recomputing, step_bias
+from open_mythos.nn.moe.balance import (
+    dead_experts,
+    load_entropy,
+    load_peak,
+    recomputing,
+    step_bias,
+)
 
 
 @given(
@@ -35,6 +41,14 @@ def test_entropy_of_extremes_and_of_many_loops() -> None:
     assert even == pytest.approx(1.0)
     assert one == pytest.approx(0.0, abs=1e-9)
     assert none == 0.0
+
+
+@given(load=st.lists(st.integers(0, 50), min_size=1, max_size=9))
+def test_the_peak_and_the_dead_are_those_of_each_loop(load: list[int]) -> None:
+    loads = torch.tensor([load, [1] * len(load), [0] * len(load)])
+    mean = sum(load) / len(load)
+    assert load_peak(loads).tolist() == pytest.approx([max(load) / (mean or 1.0), 1.0, 0.0])
+    assert dead_experts(loads).tolist() == [load.count(0), 0, len(load)]
 
 
 def test_recomputing_is_true_inside_backward_only() -> None:

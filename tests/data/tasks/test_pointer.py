@@ -1,13 +1,16 @@
-"""The tasks against slow definitions written from their descriptions alone."""
+"""Pointer chasing against a slow definition written from its description alone."""
 
+from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from open_mythos.data.batch import IGNORE, Batch, BatchSource
-from open_mythos.data.tasks import Layout, Maps, PointerChase, PrefixParity
+from open_mythos.data.streams import Purpose, stream
+from open_mythos.data.tasks.pointer import Layout, Maps, PointerChase
 from open_mythos.errors import InputError
 
 
@@ -155,40 +158,9 @@ def test_one_evaluation_seed_asks_the_same_at_every_depth_and_for_every_run() ->
 @pytest.mark.parametrize("seed", range(5))
 def test_no_evaluation_row_was_trained_on(seed: int) -> None:
     chase = PointerChase(12, 8, 16, seed)
-    parity = PrefixParity(48, 16, seed)
-    for trained, held_out in (
-        (chase.batch, chase.evaluation_batch(4, seed).ids),
-        (parity.batch, parity.evaluation_batch(48, seed).ids),
-    ):
-        rows = {tuple(row) for step in range(40) for row in trained(step).ids.tolist()}
-        assert not rows & {tuple(row) for row in held_out.tolist()}
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**40), step=st.integers(0, 10**6), level=st.integers(0, 20))
-def test_parity_counts_the_ones(seed: int, step: int, level: int) -> None:
-    task = PrefixParity(20, 4, seed)
-    batch = task.batch(step, level)
-    assert batch.ids.shape == (4, level or 20)
-    assert batch.n_loops is None
-    for bits, answers in zip(batch.ids.tolist(), batch.targets.tolist(), strict=True):
-        assert set(bits) <= {0, 1}
-        assert answers == [bits[: i + 1].count(1) % 2 for i in range(len(bits))]
-    assert torch.equal(batch.ids, task.batch(step, level).ids)
-
-
-def test_parity_is_a_coin_at_every_position() -> None:
-    task = PrefixParity(16, 4000)
-    odd = task.evaluation_batch(64, seed=3).targets.double().mean(0)
-    assert odd.shape == (64,)
-    # Deviation 0.0079: five of them.
-    assert (odd - task.chance).abs().max() < 0.04
-
-
-def test_both_are_batch_sources() -> None:
-    sources: list[BatchSource] = [PointerChase(max_hops=3), PrefixParity(length=7)]
-    assert [(s.vocab_size, s.max_level) for s in sources] == [(16, 3), (2, 7)]
-    assert PointerChase(states=5, layout="joint").vocab_size == 30
+    rows = {tuple(row) for step in range(40) for row in chase.batch(step).ids.tolist()}
+    held_out = chase.evaluation_batch(4, seed).ids
+    assert not rows & {tuple(row) for row in held_out.tolist()}
 
 
 @pytest.mark.parametrize(
@@ -208,14 +180,74 @@ def test_pointer_chase_refuses(fields: dict[str, object], message: str) -> None:
         PointerChase(**fields)  # type: ignore[arg-type]
 
 
-def test_levels_depths_and_lengths_are_checked() -> None:
+def test_levels_and_depths_are_checked() -> None:
     with pytest.raises(InputError, match="level is 9"):
         PointerChase(max_hops=8).batch(0, level=9)
     with pytest.raises(InputError, match="hops is -1"):
         PointerChase().evaluation_batch(-1)
-    with pytest.raises(InputError, match="length is 0"):
-        PrefixParity(length=0)
-    with pytest.raises(InputError, match="length is 0"):
-        PrefixParity().evaluation_batch(0)
-    with pytest.raises(InputError, match="level is 25"):
-        PrefixParity(length=24).batch(0, level=25)
+    with pytest.raises(InputError, match="hops is 1000; this task ends at 999"):
+        PointerChase(told=True).evaluation_batch(1000)
+
+
+def test_it_is_a_batch_source() -> None:
+    source: BatchSource = PointerChase(max_hops=3)
+    assert (source.vocab_size, source.max_level) == (16, 3)
+    assert PointerChase(states=5, layout="joint").vocab_size == 30
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**40),
+    step=st.integers(0, 10**6),
+    layout=st.sampled_from(LAYOUTS),
+    maps=st.sampled_from(get_args(Maps)),
+    split=st.booleans(),
+)
+def test_rows_that_tell_their_hops_are_those_that_do_not_with_three_digits_more(
+    seed: int, step: int, layout: Layout, maps: Maps, split: bool
+) -> None:
+    plain = PointerChase(7, 4, 5, seed, max_hops=30, layout=layout, maps=maps, split=split)
+    told = replace(plain, told=True)
+    one, two = plain.batch(step), told.batch(step)
+    assert (one.level, two.n_loops) == (two.level, None)
+    shown = plain.seq_len - 4
+    digits = [plain.vocab_size + int(digit) for digit in f"{one.level:03d}"]
+    assert two.ids[:, shown : shown + 3].tolist() == [digits] * 5
+    for rows, more in ((one.ids, two.ids), (one.targets, two.targets)):
+        assert torch.equal(rows, torch.cat([more[:, :shown], more[:, shown + 3 :]], 1))
+    assert (two.targets[:, shown : shown + 3] == IGNORE).all()
+    assert (told.vocab_size, told.seq_len) == (plain.vocab_size + 10, plain.seq_len + 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_split_maps_are_in_training_or_in_evaluation_and_in_neither_otherwise(seed: int) -> None:
+    # 5040 cycles: 2000 of training would hold a third of those asked, if nothing kept them apart.
+    def maps(task: PointerChase, batches: list[Batch]) -> set[tuple[int, ...]]:
+        rows = [read_row(task, row)[0] for batch in batches for row in batch.ids.tolist()]
+        return {tuple(f[x] for x in range(8)) for f in rows}
+
+    def shared(split: bool) -> int:
+        task = PointerChase(8, 2, 50, seed, maps="cycle", split=split)
+        asked = [task.evaluation_batch(2, seed), task.evaluation_batch(20, seed + 1)]
+        return len(maps(task, [task.batch(s) for s in range(40)]) & maps(task, asked))
+
+    assert shared(split=True) == 0
+    assert shared(split=False) > 0
+
+
+def test_the_draws_are_those_of_the_first_release() -> None:
+    # The demo's runs are repeated bit for bit: written out once more, in the order it had then.
+    task = PointerChase(11, 11, 64, 5, max_hops=6, layout="joint", maps="cycle")
+    for step in range(5):
+        draw = stream(5, Purpose.TRAINING, step)
+        hops = 4 if draw.random() < 0.5 else int(draw.integers(1, 5))
+        ordered = np.tile(np.arange(11), (64, 1))
+        keys = draw.permuted(ordered, axis=1)
+        shuffled = draw.permuted(ordered, axis=1)
+        asked = draw.integers(11, size=(64, 11))
+        batch = task.batch(step, level=4)
+        assert batch.level == hops
+        for row in range(64):
+            f = dict(zip(shuffled[row], np.roll(shuffled[row], -1), strict=True))
+            wanted = [key * 11 + f[key] for key in keys[row]] + [121 + x for x in asked[row]]
+            assert batch.ids[row].tolist() == wanted

@@ -1,0 +1,52 @@
+"""Tasks of every kind, small enough for their instances to come up again and again."""
+
+from typing import Any
+
+import pytest
+
+from open_mythos.data.tasks.addition import Addition
+from open_mythos.data.tasks.dyck import DyckNesting
+from open_mythos.data.tasks.induction import InductionHops
+from open_mythos.data.tasks.knowledge import KnowledgeHops
+from open_mythos.data.tasks.maze import MazePath
+from open_mythos.data.tasks.pointer import PointerChase
+from open_mythos.data.tasks.prefix import PrefixParity, PrefixProduct, PrefixSum
+from open_mythos.data.tasks.task import GeneratedTask
+from open_mythos.data.tasks.variables import VariableChain
+
+
+SMALL: dict[str, tuple[type[GeneratedTask], dict[str, Any]]] = {
+    "pointer": (PointerChase, {"states": 8, "queries": 4, "maps": "cycle", "split": True}),
+    "pointer told": (PointerChase, {"states": 5, "layout": "joint", "split": True, "told": True}),
+    "p-hop": (InductionHops, {"symbols": 3, "length": 13, "max_level": 3}),
+    "p-hop told": (InductionHops, {"symbols": 4, "length": 9, "max_level": 2, "told": True}),
+    "parity": (PrefixParity, {"length": 12, "split": True}),
+    "sums": (PrefixSum, {"modulus": 8, "max_level": 4}),
+    "words": (PrefixProduct, {"group": "s4", "max_level": 3}),
+    "addition": (Addition, {"max_level": 2}),
+    "addition of many": (Addition, {"dial": "operands", "digits": 1, "max_level": 5}),
+    "variables": (VariableChain, {"variables": 6, "values": 4, "queries": 4, "max_level": 5}),
+    "variables shuffled": (
+        VariableChain,
+        {"variables": 7, "layout": "joint", "order": "shuffled", "queries": 3},
+    ),
+    "knowledge": (KnowledgeHops, {"entities": 20, "relations": 4, "queries": 3, "max_level": 3}),
+    "knowledge by relations": (
+        KnowledgeHops,
+        {"entities": 9, "relations": 8, "held_out": "relations", "queries": 3, "max_level": 2},
+    ),
+    "dyck": (DyckNesting, {"kinds": 2, "length": 24, "max_level": 2}),
+    "maze": (MazePath, {"side": 4, "queries": 3, "max_level": 4}),
+    "maze steps": (MazePath, {"side": 4, "queries": 3, "max_level": 4, "ask": "step"}),
+}
+
+
+@pytest.fixture(params=SMALL)
+def small(request: pytest.FixtureRequest) -> Any:
+    """A function that makes one kind of task with other settings of its own."""
+    kind, settings = SMALL[request.param]
+
+    def build(**changes: Any) -> GeneratedTask:
+        return kind(**{"batch_size": 16, **settings, **changes})
+
+    return build
