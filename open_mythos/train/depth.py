@@ -21,11 +21,11 @@ Array = NDArray[np.float64]
 # The log-normal rate is summed over a grid of +-8 standard deviations. A Poisson count near 64 sees
 # the logarithm of its rate to 1/8, so steps of 0.05 resolve it up to sigma 1.5 and beyond.
 GRID = np.arange(-160, 161) * 0.05
-# Searched range of the rate's logarithm, and the most steps of the search: halvings alone would be
-# at the end of double precision by then.
+# Searched range of the rate's logarithm, and the most steps of the search: every other one halves
+# the range or the gap, and 60 halvings are the end of double precision.
 LOG_RATE_RANGE = (-40.0, 40.0)
-HALVINGS = 60
-# How near the mean must come, relative to itself. Newton's method is there in 5 steps or so.
+SEARCH = 120
+# How near the mean must come, relative to itself. It is there in 3 to 12 steps.
 NEAR = 1e-14
 
 
@@ -212,21 +212,23 @@ def _exact(
 def with_mean(depths: Array, mean: float, sigma: float) -> Array:
     """Cut (log-normal) Poisson probabilities whose mean is `mean`.
 
-    The rate's logarithm is found by Newton's method, and by halving where that would leave the
-    bracket.
+    The rate's logarithm is found by Newton's method, and by halving the bracket where a step would
+    leave it or the last one did not halve the gap.
     """
     low, high = LOG_RATE_RANGE
-    log_rate = math.log(mean)
-    for _ in range(HALVINGS):
+    log_rate, last = math.log(mean), math.inf
+    for _ in range(SEARCH):
         weights, slopes = poisson(depths, log_rate, sigma)
-        gap = float(weights @ depths) - mean
+        found = float(weights @ depths)
+        gap = found - mean
         if abs(gap) <= NEAR * mean:
             break
         low, high = (log_rate, high) if gap < 0 else (low, log_rate)
-        slope = float((weights * slopes) @ (depths - mean))
+        slope = float((weights * slopes) @ (depths - found))
         log_rate -= gap / slope if slope > 0 else math.inf
-        if not low < log_rate < high:
+        if not low < log_rate < high or abs(gap) > last / 2:
             log_rate = (low + high) / 2
+        last = abs(gap)
     return weights
 
 
