@@ -171,16 +171,12 @@ class OpenMythos(Published):
             cache.fix_loops(loops)
         observed = return_output or self.training  # nobody else asks what the loops did
         features, trace = self._pass(
-            ids,
-            loops,
-            view.context,
-            cache,
-            view.real,
+            ids, loops, view.context, cache, view.real,
             keep=None if observed else logits_to_keep,
             backprop_loops=backprop_loops,
             read_loops=reads,
             observed=observed,
-        )
+        )  # fmt: skip
         logits = self._logits(features, logits_to_keep)
         if cache is not None:
             cache.mark(view.valid, past + ids.shape[1])

@@ -21,6 +21,7 @@ from open_mythos.config.presets import PRESETS
 from open_mythos.errors import InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.attention.mla import MLAttention
+from open_mythos.nn.moe.layer import MoEFFN
 
 
 def random_config(seed: int) -> MythosConfig:
@@ -139,6 +140,9 @@ def test_flops_of_a_training_step_equal_those_that_torch_counts(
         cfg = replace(cfg, kv="first")
     model = OpenMythos(cfg).train()
     torch.nn.init.constant_(model.recurrent.act.halt.bias, -20.0)
+    ffn = model.recurrent.block.ffn
+    assert isinstance(ffn, MoEFFN)
+    ffn.experts_backend = "loop"  # of plain products, which the counter sees
     for layer in model.modules():
         if isinstance(layer, MLAttention):
             layer.form = "expanded"

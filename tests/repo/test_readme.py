@@ -12,7 +12,9 @@ from open_mythos.cli.main import app
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = re.findall(r"^open-mythos (\w+)(.*?)(?:#.*)?$", README, flags=re.MULTILINE)
+COMMANDS = re.findall(
+    r"^open-mythos (\w+(?: (?:prepare|train)(?= ))?)(.*?)(?:#.*)?$", README, flags=re.MULTILINE
+)
 
 
 def test_there_is_something_to_run() -> None:
@@ -30,7 +32,7 @@ def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("command", "words"), COMMANDS)
 def test_commands_and_their_options_exist(command: str, words: str) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     for option in re.findall(r"--[a-z-]+", words):
         assert option in shown.output
