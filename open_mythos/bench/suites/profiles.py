@@ -1,15 +1,17 @@
-"""Where the time goes: the kernels of a training step and of a decoded token."""
+"""Where the time goes: the kernels of a training step, of a prompt and of a decoded token."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile as profiler
 
 from open_mythos.bench.clock import MS, Clock, Step
-from open_mythos.bench.ours import Ours
+from open_mythos.bench.contender import Work
+from open_mythos.bench.ours import Engine, Ours
 from open_mythos.bench.record import Figure
-from open_mythos.bench.suite import CASE_SECONDS, Case, Found, Setting, training_seconds
+from open_mythos.bench.suite import Case, Found, Setting, training_seconds
 
 
 TOP = 15
@@ -18,30 +20,33 @@ LONGEST_NAME = 100
 
 
 def profile(setting: Setting) -> list[Case]:
-    """The final training step, and a token at each batch."""
-    found = []
+    """The final training step, a prompt as written and compiled, and a token at each batch."""
+    size, found = setting.size, []
+    plain, full = setting.engine(compile=False), setting.engine(checkpoint=size.largest)
+    prompt = partial(Ours.prefill, batch=size.prompt_rows or size.batch, seq_len=size.seq_len)
+    step = partial(Ours.train, batch=size.batch, seq_len=size.seq_len)
+    works: list[tuple[str, Engine, Callable[[Ours], Work]]] = [
+        ("training step", full, step),
+        ("prompt", plain, prompt),
+    ]
+    if setting.compile:
+        works.append(("prompt compiled", setting.engine(), prompt))
+    for batch in size.decode_batches:
+        token = partial(Ours.decode, batch=batch, context=size.context)
+        works.append((f"token, batch {batch}", plain, token))
     for attn in setting.attns:
-        engine = setting.engine(checkpoint=setting.size.largest)
-        train = _profiled(setting, attn, "training step")
-        found.append(Case("training step", Ours.name, train, attn, training_seconds(engine)))
-        for batch in setting.size.decode_batches:
-            run = _profiled(setting, attn, f"token, batch {batch}", batch)
-            found.append(Case(f"token, batch {batch}", Ours.name, run, attn, CASE_SECONDS))
+        for case, engine, make in works:
+            run = _profiled(setting, attn, case, engine, make)
+            found.append(Case(case, Ours.name, run, attn, training_seconds(engine)))
     return found
 
 
 def _profiled(
-    setting: Setting, attn: str, case: str, decode_batch: int | None = None
+    setting: Setting, attn: str, case: str, engine: Engine, make: Callable[[Ours], Work]
 ) -> Callable[[], Iterator[Found]]:
     def run() -> Iterator[Found]:
-        size = setting.size
-        cfg = size.config(attn, max_loop_iters=size.loops)
-        engine = setting.engine(checkpoint=size.largest)
-        ours = Ours(cfg, setting.device, engine)
-        if decode_batch is None:
-            work = ours.train(size.batch, size.seq_len)
-        else:
-            work = ours.decode(decode_batch, size.context)
+        cfg = setting.size.config(attn, max_loop_iters=setting.size.loops)
+        work = make(Ours(cfg, setting.device, engine))
         wall = setting.clock.time(work.step, repeat=5, cap=2.0)
         lines = kernels(work.step, setting.clock, STEPS)
         busy = sum(line["ms"] for line in lines)
