@@ -33,6 +33,17 @@ def test_a_task_gives_accuracy_by_difficulty_and_depth(task_run: Path) -> None:
     assert all(0.0 <= cell <= 1.0 for row in found["accuracy"] for cell in row)
 
 
+def test_a_task_that_ends_is_mapped_up_to_its_end(tmp_path: Path) -> None:
+    out = tmp_path / "maze"
+    small = ["model.dim=16", "model.expert_dim=8", "data.batch_size=2", "steps=1", "device=cpu"]
+    words = ["train", "task-maze", *small, "data.task.max_level=5", "--out", str(out)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    found = json.loads(run(str(out), "--loops", "1,2", "--batches", "1", "--json"))
+    # Mazes of 16 cells are asked for ways of up to ten steps, not for four times five.
+    assert found["difficulties"] == [1, 2, 5, 10]
+    assert found["n"] == 2 * 16
+
+
 def test_tables_show_every_depth(text_run: Path, task_run: Path) -> None:
     text = run(str(text_run), "--loops", "1,2", "--batches", "1")
     assert "perplexity" in text
