@@ -214,6 +214,47 @@ def plot(
 
 
 @app.command()
+def laws(
+    law: Annotated[
+        Literal["test-time", "training", "iso-depth"],
+        typer.Argument(help="What the loss is a function of.", show_default=False),
+    ],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Run folders, and .csv files with columns named loss, loops, mean_loops, tokens, "
+            "params, params_once, params_looped, run.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Picture: .png, .svg or .pdf.", show_default=False)
+    ] = None,
+    judge: Annotated[str, typer.Option(help="Evaluator of the runs, e.g. hops_8.")] = "validation",
+    resamples: Annotated[int, typer.Option(min=1, help="Refits behind the intervals.")] = 500,
+    level: Annotated[float, typer.Option(help="Share of them in an interval.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the refits.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a scaling law of looped networks, with intervals of its constants."""
+    from open_mythos.cli.laws import Options, run
+
+    run(
+        Options(
+            law=law,
+            sources=sources,
+            judge=judge,
+            out=out,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
 def bench(
     suites: Annotated[
         list[str] | None,

@@ -54,6 +54,12 @@ class ParameterBudget:
         """
         return self.total - self.inactive
 
+    @property
+    def looped(self) -> int:
+        """Parameters of what every loop runs again, norms apart."""
+        block = self.loop_attention + self.router + self.routed_experts + self.shared_experts
+        return block + self.adapter + self.injection + self.halting
+
     def parts(self) -> dict[str, int]:
         """Part name -> parameters, in the order a token meets them; sums to `total`."""
         values = asdict(self)
