@@ -61,8 +61,9 @@ class ParameterBudget:
 
     @property
     def looped(self) -> int:
-        """Parameters of what every loop runs again, norms apart."""
-        block = self.loop_attention + self.router + self.routed_experts + self.shared_experts
+        """Parameters of what is looped, norms apart; less `inactive`, those of one loop's work."""
+        experts = self.router + self.routed_experts + self.shared_experts
+        block = self.loop_attention + self.loop_dense + experts
         return block + self.adapter + self.injection + self.halting
 
     def parts(self) -> dict[str, int]:
