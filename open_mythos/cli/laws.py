@@ -26,7 +26,7 @@ class Options:
         judge: The evaluator of the runs whose losses are taken.
         out: Where a picture goes.
         resamples: Refits that the intervals come from.
-        level: Share of them that an interval holds.
+        level: How often an interval is to hold the truth.
         seed: Of the refits' noise.
         as_json: Whether JSON is printed in place of tables.
     """

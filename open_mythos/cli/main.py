@@ -233,7 +233,9 @@ def laws(
     ] = None,
     judge: Annotated[str, typer.Option(help="Evaluator of the runs, e.g. hops_8.")] = "validation",
     resamples: Annotated[int, typer.Option(min=1, help="Refits behind the intervals.")] = 500,
-    level: Annotated[float, typer.Option(help="Share of them in an interval.")] = 0.95,
+    level: Annotated[
+        float, typer.Option(help="How often an interval is to hold the truth.")
+    ] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of the refits.")] = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -24,9 +24,12 @@ except ImportError as error:  # scipy is an extra
 DELTA = 1e-3
 EFFICIENT = 1.345
 MAD = 1.4826  # standard deviation of a normal over its median absolute value
-# Shapes of the grid that are refined; the best two or three agree to all digits.
+# Shapes of the grid that are refined, and how many of them to the last digit.
 STARTS = 4
+FINISHERS = 2
+# Relative changes that end a search; the looser is still far below what noise moves.
 TIGHT = 1e-12
+LOOSE = 1e-6
 STEP = 1e-6  # of the difference quotients by shapes
 INSIDE = 1e-9  # of a shape's range: where the solver may start
 
@@ -168,11 +171,12 @@ def fit(law: Law, points: Points) -> Fit:
     problem = Problem(law, points)
     target = np.log(points.loss)
     # A loss that is smooth and robust from the start, to learn how large the noise is.
-    refined = [problem.refine(start, target, DELTA, "soft_l1") for start in problem.starts()]
-    best = min(refined, key=lambda found: found[0])[1]
-    delta = max(DELTA, EFFICIENT * spread(target - problem.log_loss(best), len(law.constants)))
-    again = [problem.refine(start, target, delta) for _, start in refined]
-    best = min(again, key=lambda found: found[0])[1]
+    near = [problem.refine(at, target, DELTA, "soft_l1", LOOSE) for at in problem.starts()]
+    near.sort(key=lambda found: found[0])
+    residuals = target - problem.log_loss(near[0][1])
+    delta = max(DELTA, EFFICIENT * spread(residuals, len(law.constants)))
+    last = [problem.refine(at, target, delta) for _, at in near[:FINISHERS]]
+    best = min(last, key=lambda found: found[0])[1]
     jacobian = problem.jacobian(best)
     check_fit(law, points, best[: problem.terms], jacobian)
     fitted = np.exp(problem.log_loss(best))

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from open_mythos.errors import InputError
-from open_mythos.laws.fit import Fit, Problem
+from open_mythos.errors import InputError, MissingExtraError
+from open_mythos.laws.fit import LOOSE, Fit, Problem
 from open_mythos.laws.law import Array, Inputs
+
+
+try:
+    from scipy.special import ndtr, stdtrit
+except ImportError as error:  # scipy is an extra
+    raise MissingExtraError("scipy", "laws", "the intervals of a law") from error
 
 
 RESAMPLES = 500
 LEVEL = 0.95
-# Of a refit: far below what the noise moves.
-LOOSE = 1e-6
 # As a share of a shape's range: an interval that comes so near to an end is cut off by it.
 EDGE = 1e-3
 # Of the least loss: a floor below it is none.
@@ -44,7 +48,7 @@ class Bootstrap:
     Attributes:
         fit: The fit.
         draws: Constant -> its value in every refit.
-        level: Share of the refits that an interval holds, its middle ones.
+        level: How often an interval is to hold the truth.
     """
 
     fit: Fit
@@ -106,7 +110,14 @@ class Bootstrap:
 
     @property
     def _ends(self) -> tuple[float, float]:
-        return (1.0 - self.level) / 2.0, (1.0 + self.level) / 2.0
+        """Ranks of the ends among the refits, of which wider ones stand for few points.
+
+        A normal quantile becomes Student's of the degrees of freedom (Hesterberg 2015, arXiv
+        1411.5279, the expanded percentile interval; its other factor is in the residuals).
+        """
+        free = len(self.fit.points) - len(self.fit.law.constants)
+        low = float(ndtr(stdtrit(free, (1.0 - self.level) / 2.0)))
+        return low, 1.0 - low
 
     def _rows(self) -> list[tuple[float, ...]]:
         return list(zip(*(values.tolist() for values in self.draws.values()), strict=True))
@@ -128,7 +139,7 @@ def bootstrap(
     Args:
         fit: The fit.
         resamples: Refits.
-        level: Share of them that an interval holds.
+        level: How often an interval is to hold the truth.
         seed: Of the draws.
 
     Raises:

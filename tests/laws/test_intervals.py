@@ -26,28 +26,32 @@ def found() -> Bootstrap:
 
 
 @pytest.mark.parametrize("name", PARCAE)
-@pytest.mark.parametrize("draw", range(2))
-def test_parcaes_constants_lie_in_the_intervals_of_points_with_one_percent_noise(
-    name: str, draw: int, parcae_grid: Any
+@pytest.mark.parametrize("noise", [0.01, 0.001])
+def test_parcaes_constants_lie_in_the_intervals_of_their_noisy_losses(
+    name: str, noise: float, parcae_grid: Any
 ) -> None:
     inputs = parcae_grid(name)
-    noise = 0.01 * np.random.default_rng(draw).standard_normal(len(inputs["tokens"]))
-    loss = TRAINING.predict(PARCAE[name], inputs) * np.exp(noise)
-    ranges = bootstrap(fit(TRAINING, Points(name, loss, inputs)), 100).intervals()
+    drawn = noise * np.random.default_rng(0).standard_normal(len(inputs["tokens"]))
+    loss = TRAINING.predict(PARCAE[name], inputs) * np.exp(drawn)
+    found = bootstrap(fit(TRAINING, Points(name, loss, inputs)), 100)
+    ranges = found.intervals()
     missed = {n: (c, ranges[n]) for n, c in PARCAE[name].items() if c not in ranges[n]}
     assert not missed
+    # One percent is more than the term of N changes by (0.1 of 3 nats), and the fit says so.
+    if noise == 0.01:
+        assert any("hardly fix a" in note for note in found.notes())
 
 
 def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
-    # 80 % intervals of 50 draws: 40 are expected to hold, and 29 to 48 for 4 standard deviations.
+    # 60 % intervals of 24 draws: 14.4 are expected to hold, and 7 to 21 within 3 deviations.
     held = dict.fromkeys(CURVE, 0)
-    for draw in range(50):
+    for draw in range(24):
         ranges = bootstrap(
-            fit(TEST_TIME, curve(np.random.default_rng((1, draw)))), 40, level=0.8
+            fit(TEST_TIME, curve(np.random.default_rng((1, draw)))), 30, level=0.6
         ).intervals()
         for name, value in CURVE.items():
             held[name] += value in ranges[name]
-    assert all(29 <= count <= 48 for count in held.values()), held
+    assert all(7 <= count <= 21 for count in held.values()), held
 
 
 def test_draws_depend_on_the_seed_and_their_number_alone(found: Bootstrap) -> None:
@@ -100,10 +104,10 @@ def test_notes_say_what_to_distrust(found: Bootstrap, rng: np.random.Generator) 
     edge = {
         n: np.append(v, 20.0) if n == "z" else np.append(v, v[0]) for n, v in found.draws.items()
     }
-    cut = Bootstrap(found.fit, edge, 1.0)
+    cut = Bootstrap(found.fit, edge, 0.999999)
     assert any("hardly fix z: its interval ends" in note for note in cut.notes())
     sunk = {n: np.append(v, 0.0 if n == "Linf" else v[0]) for n, v in found.draws.items()}
-    (note,) = Bootstrap(found.fit, sunk, 1.0).notes()
+    (note,) = Bootstrap(found.fit, sunk, 0.999999).notes()
     assert "hardly fix Linf" in note
 
 
