@@ -22,7 +22,7 @@ EDGE = 1e-3
 # Of the least loss: a floor below it is none.
 NO_FLOOR = 1e-3
 # Points for each constant below which the residuals are too few to speak for the noise.
-ENOUGH = 3
+ENOUGH = 2
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ def call(*words: object) -> Any:
 
 @pytest.fixture
 def curves(tmp_path: Path) -> Path:
-    """Two runs at six depths, without noise."""
-    loops = np.array([1.0, 2.0, 3.0, 4.0, 8.0, 16.0])
+    """Two runs at five depths, without noise."""
+    loops = np.array([1.0, 2.0, 3.0, 4.0, 8.0])
     lines = ["run,loops,loss"]
     for run, floor in (("deep", 2.5), ("flat", 3.0)):
         loss = TEST_TIME.predict({"Linf": floor, "Z": 1.0, "z": 0.7}, {"loops": loops})
@@ -43,8 +43,8 @@ def test_a_table_is_fitted_and_drawn(curves: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "L(T) = Linf + Z exp(-z T)" in result.stdout
     assert "half_life" in result.stdout
-    assert "6 points; residuals" in result.stdout
-    assert "note: 6 points for 3 constants" in result.stdout
+    assert "5 points; residuals" in result.stdout
+    assert "note: 5 points for 3 constants" in result.stdout
     assert str(out) in result.stdout.replace("\n", "")
     assert "<svg" in out.read_text()
 
@@ -57,7 +57,7 @@ def test_json_has_the_constants_with_their_intervals(curves: Path) -> None:
     assert (deep["name"], flat["name"]) == ("deep", "flat")
     assert deep["constants"]["Linf"]["value"] == pytest.approx(2.5)
     for fitted in (deep, flat):
-        assert fitted["points"] == 6
+        assert fitted["points"] == 5
         assert fitted["fitted"] == pytest.approx(fitted["loss"])
         for entry in (fitted["constants"] | fitted["derived"]).values():
             assert entry["low"] <= entry["value"] * (1 + 1e-6)
