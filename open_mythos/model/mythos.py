@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from open_mythos.checkpoint.exit_file import StoredExit, read_exit
 from open_mythos.checkpoint.legacy import accept_legacy
 from open_mythos.checkpoint.store import load_model, save_model
 from open_mythos.config.mythos import MythosConfig
@@ -26,6 +27,7 @@ from open_mythos.model.inputs import (
     check_start,
     real_keys,
 )
+from open_mythos.model.leaving import leaving
 from open_mythos.model.output import ForwardOutput, forward_output
 from open_mythos.model.published import Published
 from open_mythos.model.view import look
@@ -35,6 +37,7 @@ from open_mythos.nn.cache import KVCache
 from open_mythos.nn.dict_cache import DictCache, open_cache, publish
 from open_mythos.nn.init import initialise
 from open_mythos.nn.linear import Linear
+from open_mythos.nn.loop.exits.registry import CALIBRATED
 from open_mythos.nn.loop.per_row import RowLoops
 from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.loop.trace import LoopTrace
@@ -51,7 +54,12 @@ class OpenMythos(Published):
     """A recurrent-depth language model: one block in the middle runs as often as you say.
 
     The architecture is hypothesised, after public papers only (docs/equations.md).
+
+    Attributes:
+        calibrated: The exit that was stored beside the weights, for `exit="calibrated"`.
     """
+
+    calibrated: StoredExit | None = None
 
     def __init__(self, cfg: MythosConfig) -> None:
         """Build from a checked copy of `cfg`; later changes to the caller's do not reach it.
@@ -92,6 +100,7 @@ class OpenMythos(Published):
         backprop_loops: int | None = None,
         read_loops: Sequence[int] = (),
         min_loops: int | None = None,
+        exit: object = None,
         return_output: Literal[False] = False,
     ) -> Tensor: ...
     @overload
@@ -109,6 +118,7 @@ class OpenMythos(Published):
         backprop_loops: int | None = None,
         read_loops: Sequence[int] = (),
         min_loops: int | None = None,
+        exit: object = None,
         return_output: Literal[True],
     ) -> ForwardOutput: ...
 
@@ -126,6 +136,7 @@ class OpenMythos(Published):
         backprop_loops: int | None = None,
         read_loops: Sequence[int] = (),
         min_loops: int | None = None,
+        exit: object = None,
         return_output: bool = False,
     ) -> Tensor | ForwardOutput:
         """Logits (B, S, vocab) of the tokens that follow each position.
@@ -150,6 +161,8 @@ class OpenMythos(Published):
                 of each, for one pass of the coda each.
             min_loops: Beside one number of loops per row: loops to take part in at least, where
                 other ranks have deeper rows and wait in each loop.
+            exit: Where positions leave the loop early: a name such as "kl:0.01", "calibrated", or
+                an object of your own (docs/exits.md). At inference only.
             return_output: Return the record of the pass instead of the logits.
 
         Raises:
@@ -164,7 +177,10 @@ class OpenMythos(Published):
         check_counts(logits_to_keep=logits_to_keep, backprop_loops=backprop_loops)
         if n_loops is None and cache is not None:
             n_loops = cache.n_loops
+        if n_loops is None and exit == CALIBRATED and self.calibrated is not None:
+            n_loops = self.calibrated.n_loops
         loops = check_depths(n_loops, min_loops, ids, self.cfg, cached=cache is not None)
+        leave = leaving(exit, self, loops)
         reads = check_reads(read_loops, loops, recorded=return_output and cache is None)
         view = look(ids, start, cache, self.cfg, attention_mask, position_ids, documents)
         if cache is not None and isinstance(loops, int):
@@ -176,6 +192,7 @@ class OpenMythos(Published):
             backprop_loops=backprop_loops,
             read_loops=reads,
             observed=observed,
+            leave=leave,
         )  # fmt: skip
         logits = self._logits(features, logits_to_keep)
         if cache is not None:
@@ -297,6 +314,7 @@ class OpenMythos(Published):
         generator: torch.Generator | None = None,
         attention_mask: Tensor | None = None,
         static: bool | None = None,
+        exit: object = None,
     ) -> Tensor:
         """The prompts with up to `max_new_tokens` tokens added: (B, S + new).
 
@@ -313,6 +331,7 @@ class OpenMythos(Published):
             attention_mask: (B, S), 0 at padding.
             static: Decode in fixed shapes, one CUDA graph per token; None does so by itself on a
                 GPU, False never.
+            exit: Where positions leave the loop early, as in a pass; decoded one by one then.
 
         Raises:
             InputError: If an argument is out of range or the model has no room.
@@ -326,8 +345,9 @@ class OpenMythos(Published):
         stop = Stop(max_new_tokens, eos_token_id)
         with evaluating(self):
             tokens = stream(
-                self, ids, stop, sampling, n_loops, generator, attention_mask, static=static
-            )
+                self, ids, stop, sampling, n_loops, generator, attention_mask,
+                static=static, exit=exit,
+            )  # fmt: skip
             return torch.cat((ids, *(t.unsqueeze(1) for t in tokens)), dim=1).to(kept)
 
     # -- router balance --------------------------------------------------------------------------
@@ -372,7 +392,9 @@ class OpenMythos(Published):
             CheckpointError: If files are missing, damaged, or of another config.
         """
         cfg, state = load_model(Path(folder))
-        return cls.from_state(cfg, state, source=str(folder)).to(device).eval()
+        model = cls.from_state(cfg, state, source=str(folder)).to(device).eval()
+        model.calibrated = read_exit(folder)
+        return model
 
     @classmethod
     def from_state(

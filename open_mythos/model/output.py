@@ -19,7 +19,8 @@ class ForwardOutput:
             deepest row where rows differ.
         halting: (n_loops, B, S) halting probability after each loop; None with readout "last".
         halting_weights: (n_loops, B, S) weight of each loop's state in the readout, summing to
-            one over loops with readout "act"; None with readout "last".
+            one over loops with readout "act" (and "act_last", which reads the last of them alone);
+            None with readout "last".
         loops_used: (B, S) int64, loops in which each position took part.
         ponder_cost: Graves' N + R, mean over real positions, with gradient; None with readout
             "last".

@@ -164,8 +164,8 @@ def all_loops(
 ) -> Tensor:
     """What the coda reads at one position; writes its entries to `slots`."""
     cfg, act = model.cfg, model.recurrent.act
-    purse = Purse(cfg.act_threshold, cfg.readout == "act", torch.zeros((), dtype=e.dtype))
-    h, mean = e, torch.zeros_like(e)
+    purse = Purse(cfg.act_threshold, cfg.readout != "act_sum", torch.zeros((), dtype=e.dtype))
+    h, mean, held = e, torch.zeros_like(e), e
     squares: list[float] = []
     for t, slot in enumerate(slots):
         if purse.tau is not None and cfg.halted == "freeze":
@@ -175,6 +175,8 @@ def all_loops(
             continue
         h = one_loop(model, h, e, (t, position), slot, record.loads[t])
         squares.append(h.square().mean().item())
+        if purse.tau is None:
+            held = h  # the state with which it halts, if this is where it does
         if cfg.readout != "last":
             p = 1 / (1 + (-(act.halt.weight[0] @ h + act.halt.bias[0])).exp())
             mean = mean + purse.pay(p, t, last=t == len(slots) - 1) * h
@@ -182,7 +184,7 @@ def all_loops(
     record.used.append(len(slots) if purse.tau is None else purse.tau + 1)
     record.remainder.append(purse.remainder)
     record.squares.append(squares)
-    return h if cfg.readout == "last" else mean
+    return {"last": h, "act_last": held}.get(cfg.readout, mean)
 
 
 def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:

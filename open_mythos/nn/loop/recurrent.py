@@ -15,10 +15,11 @@ from open_mythos.nn.cache import Entries, LayerCache
 from open_mythos.nn.dict_cache import DictCache, close_slot, open_slot
 from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signals
 from open_mythos.nn.loop.constants import Constants, Tick
+from open_mythos.nn.loop.exiting import Leave, open_account
 from open_mythos.nn.loop.halting import ACTHalting
 from open_mythos.nn.loop.injection import Coefficients, build_injection
 from open_mythos.nn.loop.per_row import RowLoops, run_rows
-from open_mythos.nn.loop.readout import ActMean, Readout, open_readout
+from open_mythos.nn.loop.readout import ActMean, Readout
 from open_mythos.nn.loop.standing import Standing
 from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_rms
 from open_mythos.nn.norm import RMSNorm
@@ -55,9 +56,11 @@ class RecurrentBlock(nn.Module):
     Attributes:
         lockstep: Whether every loop runs even where nothing can change any more: ranks that talk
             inside of a loop must meet in each.
+        gated: Whether the gate is trained beside a readout that does not ask it.
     """
 
     lockstep: bool = False
+    gated: bool = False
 
     def __init__(self, cfg: MythosConfig) -> None:
         """One block with a mixture of experts, and the loop's parts as the config names them."""
@@ -72,6 +75,11 @@ class RecurrentBlock(nn.Module):
         self.lora = (
             LoRAAdapter(cfg.dim, cfg.lora_rank, cfg.max_loop_iters) if cfg.loop_lora else None
         )
+
+    def train_gate(self) -> None:
+        """Let the halting probability learn as the gate of an exit (`Gate`), whatever is read."""
+        self.gated = True
+        self.act.requires_grad_(True)
 
     def think(  # noqa: PLR0913 -- everything one loop depends on
         self,
@@ -113,12 +121,12 @@ class RecurrentBlock(nn.Module):
         """One loop and its place in the readout: the part that is compiled or recomputed whole."""
         f, trace = self.think(h, e, tick, context, slot, frozen, active, shared=shared, dense=dense)
         p = weight = None
-        if self._in_one_kernel(h, f, tick):
+        if readout.fusable and self._in_one_kernel(h, f, tick):
             h, readout, p, weight = self._end(h, e, f, readout, tick, coefficients)
         else:
             new = self.injection(h, e, f, coefficients)
             h = new if frozen is None else torch.where(frozen.halted.unsqueeze(-1), h, new)
-            p = self.act(h) if isinstance(readout, ActMean) else None
+            p = self.act(h) if readout.asks or (self.gated and self.training) else None
             readout, weight = readout.step(h, p, last=tick.last)
         kept = self.cfg.halted == "freeze" or self.cfg.kv == "first"
         noted = Noted(
@@ -232,6 +240,7 @@ class RecurrentBlock(nn.Module):
         read_loops: Sequence[int] = (),
         constants: Constants | None = None,
         observed: bool = True,
+        leave: Leave | None = None,
     ) -> tuple[Tensor, LoopTrace | None]:
         """The readout (B, S, dim) after up to `n_loops` loops, and the trace of the pass.
 
@@ -248,13 +257,14 @@ class RecurrentBlock(nn.Module):
                 was read.
             constants: Of `n_loops`, where they are known already.
             observed: Whether a trace is wanted; None is returned for it otherwise.
+            leave: How positions leave early; None: as the readout says.
         """
         if isinstance(n_loops, RowLoops):
             how = (valid, backprop_loops, tuple(read_loops))
-            return run_rows(self, h, e, context, n_loops, *how, observed=observed)
+            return run_rows(self, h, e, context, n_loops, *how, observed=observed, leave=leave)
         freeze = self.cfg.halted == "freeze"
         given = self.constants(n_loops, h) if constants is None else constants
-        now = Standing(h, e, open_readout(self.cfg, h))
+        now = Standing(h, e, open_account(self.cfg, h, leave))
         seen: list[Noted] = []
         reads: dict[int, Tensor] = {}
         watched = torch.is_grad_enabled()
