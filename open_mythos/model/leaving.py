@@ -68,7 +68,8 @@ def leaving(given: object, model: "OpenMythos", n_loops: int | RowLoops) -> Leav
         )
     if isinstance(rule, Oracle) and not isinstance(n_loops, int):
         raise InputError("exit 'oracle' needs one n_loops for all rows; give one int")
-    return Leave(rule, Foresight(model.norm, model.head))
+    foresight = Foresight(model.norm, model.head)
+    return Leave(rule, foresight, model.recurrent.injection.gathered)
 
 
 def resolve_exit(given: object, stored: StoredExit | None) -> Exit:

@@ -2,18 +2,14 @@
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from open_mythos.checkpoint.exit_file import StoredExit, read_exit
 from open_mythos.checkpoint.legacy import accept_legacy
-from open_mythos.checkpoint.store import load_model, save_model
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import CheckpointError
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
 from open_mythos.model.inputs import (
@@ -29,7 +25,7 @@ from open_mythos.model.inputs import (
 )
 from open_mythos.model.leaving import leaving
 from open_mythos.model.output import ForwardOutput, forward_output
-from open_mythos.model.published import Published
+from open_mythos.model.stored import Stored
 from open_mythos.model.view import look
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import TransformerBlock, run_blocks
@@ -43,23 +39,17 @@ from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.loop.trace import LoopTrace
 from open_mythos.nn.mode import evaluating
 from open_mythos.nn.moe.balance import recomputing
-from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary, rotary
 from open_mythos.nn.static_cache import StaticCache
 from open_mythos.nn.watched import patched
 
 
-class OpenMythos(Published):
+class OpenMythos(Stored):
     """A recurrent-depth language model: one block in the middle runs as often as you say.
 
     The architecture is hypothesised, after public papers only (docs/equations.md).
-
-    Attributes:
-        calibrated: The exit that was stored beside the weights, for `exit="calibrated"`.
     """
-
-    calibrated: StoredExit | None = None
 
     def __init__(self, cfg: MythosConfig) -> None:
         """Build from a checked copy of `cfg`; later changes to the caller's do not reach it.
@@ -67,7 +57,7 @@ class OpenMythos(Published):
         Raises:
             ConfigError: If `cfg` cannot describe a network.
         """
-        super().__init__()
+        super().__init__(cfg)
         cfg.validate()
         self.cfg = cfg = copy.deepcopy(cfg)
         self.embed = nn.Embedding(cfg.vocab_size, cfg.dim)
@@ -187,7 +177,7 @@ class OpenMythos(Published):
             cache.fix_loops(loops)
         observed = return_output or self.training  # nobody else asks what the loops did
         features, trace = self._pass(
-            ids, loops, view.context, cache, view.real,
+            ids, view.where, loops, view.context, cache, view.real,
             keep=None if observed else logits_to_keep,
             backprop_loops=backprop_loops,
             read_loops=reads,
@@ -211,6 +201,7 @@ class OpenMythos(Published):
     def _pass(
         self,
         ids: Tensor,
+        where: Tensor,
         n_loops: int | RowLoops,
         context: AttentionContext,
         cache: "KVCache | StaticCache | None",
@@ -221,13 +212,13 @@ class OpenMythos(Published):
     ) -> tuple[Tensor, LoopTrace | None]:
         """Features (B, S, dim), or those of the last `keep` positions at least, and the trace.
 
-        `how` is passed on to the loop.
+        `where` (S,) or (B, S) are positions; `how` is passed on to the loop.
         """
         first = None if cache is None else cache.prelude
-        e = run_blocks(self.prelude, self.embed(ids), context, first)
+        x = run_blocks(self.prelude, self.embed(ids), context, first)
         slots = None if cache is None else cache.recurrent
-        # The state starts as a copy: a compiled loop would take h being e for a case of its own.
-        x, trace = self.recurrent.run(e.clone(), e, context, n_loops, slots, valid, **how)
+        h, e = self.recurrent.begin(x, where)
+        x, trace = self.recurrent.run(h, e, context, n_loops, slots, valid, **how)
         return self._finish(x, context, cache, keep), trace
 
     def _finish(
@@ -267,7 +258,7 @@ class OpenMythos(Published):
         )
         loops, given = len(cache.constants.ticks), cache.constants
         features, _ = self._pass(
-            token.unsqueeze(1), loops, context, cache, constants=given, observed=False
+            token.unsqueeze(1), where, loops, context, cache, constants=given, observed=False
         )
         cache.position += 1
         return self._logits(features)[:, 0]
@@ -361,60 +352,21 @@ class OpenMythos(Published):
         ranks if torch.distributed is initialised.
 
         Returns:
-            (E,) int64, those tokens.
+            (E,) int64, those tokens; of several layers of the core, one layer's after the other's;
+            (0,) without experts.
         """
-        ffn = self.recurrent.block.ffn
-        assert isinstance(ffn, MoEFFN)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(ffn.load)
-            ffn.load //= ffn.alike
-        return ffn.update_bias(step_size)
+        loads = [self.embed.weight.new_zeros(0, dtype=torch.int64)]
+        for ffn in self.recurrent.mixtures:
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(ffn.load)
+                ffn.load //= ffn.alike
+            loads.append(ffn.update_bias(step_size))
+        return torch.cat(loads)
 
     @torch.no_grad()
     def _count(self, trace: LoopTrace) -> None:
-        ffn = self.recurrent.block.ffn
-        if self.training and isinstance(ffn, MoEFFN) and not recomputing():
-            ffn.load += trace.router_load.sum(dim=0)
-
-    # -- files -----------------------------------------------------------------------------------
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors to `folder`, all or nothing."""
-        save_model(Path(folder), self.cfg, self.state_dict())
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, *, device: str | torch.device = "cpu"
-    ) -> "OpenMythos":
-        """The model that `save_pretrained` wrote, in evaluation mode.
-
-        Raises:
-            CheckpointError: If files are missing, damaged, or of another config.
-        """
-        cfg, state = load_model(Path(folder))
-        model = cls.from_state(cfg, state, source=str(folder)).to(device).eval()
-        model.calibrated = read_exit(folder)
-        return model
-
-    @classmethod
-    def from_state(
-        cls, cfg: MythosConfig, state: dict[str, Tensor], *, source: str = "the state"
-    ) -> "OpenMythos":
-        """A model with the given weights, allocated once.
-
-        Raises:
-            CheckpointError: If names or shapes do not fit the config.
-        """
-        with torch.device("meta"):
-            model = cls(cfg)
-        try:
-            model.load_state_dict({**state, "head.weight": state.get("embed.weight")}, assign=True)
-        except (RuntimeError, AttributeError) as error:
-            raise CheckpointError(f"{source} does not fit its config: {error}") from error
-        model.head.weight = model.embed.weight
-        ffn = model.recurrent.block.ffn
-        assert isinstance(ffn, MoEFFN)
-        ffn.load = torch.zeros(cfg.n_experts, dtype=torch.int64)
-        wide = torch.promote_types(ffn.router_bias.dtype, torch.float32)
-        ffn.router_bias = ffn.router_bias.to(wide)
-        return model
+        if not self.training or recomputing():
+            return
+        loads = trace.router_load.sum(0).view(-1, self.cfg.n_experts)
+        for ffn, load in zip(self.recurrent.mixtures, loads, strict=True):
+            ffn.load += load

@@ -265,7 +265,9 @@ def count_skip(state: TrainState, read: dict[str, float]) -> bool:
 
 
 def routing(load: Tensor) -> dict[str, Any]:
-    """What a record says of the experts' loads (T, E)."""
+    """What a record says of the experts' loads (T, E); nothing where there are no experts."""
+    if not load.shape[-1]:
+        return {}
     entropy, peak = load_entropy(load), load_peak(load)
     return {
         "router_entropy": float(entropy.mean()),

@@ -19,10 +19,12 @@ class Leave:
     Attributes:
         exit: Decides when.
         predict: States (B, S, dim) to log-probabilities (B, S, vocab), without the coda.
+        gathered: A state as the loop keeps it to one of the model's width.
     """
 
     exit: Exit
     predict: Callable[[Tensor], Tensor]
+    gathered: Callable[[Tensor], Tensor] = lambda state: state
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Exiting:
         inner: The readout of the config.
         leave: How positions leave.
         loop: Loops done.
-        state: (B, S, dim), the state after the last of them.
+        state: (B, S, dim), the state after the last of them, as the loop keeps it.
         halted: (B, S) boolean, positions that have left.
         loops: (B, S) int64, loops in which each position took part.
         out: (B, S, dim), what was read where a position left; anything elsewhere.
@@ -74,8 +76,9 @@ class Exiting:
         """Take in a loop, and let go who is done."""
         inner, weight = self.inner.step(h, p, last=last)
         rule = self.leave.exit
-        log_probs = self.leave.predict(h) if rule.predictions else None
-        seen = Seen(self.loop + 1, self.state, h, p, log_probs, self.log_probs)
+        before, after = self.leave.gathered(self.state), self.leave.gathered(h)
+        log_probs = self.leave.predict(after) if rule.predictions else None
+        seen = Seen(self.loop + 1, before, after, p, log_probs, self.log_probs)
         score, kept = rule.score(seen, self.kept)
         done = rule.done(score)
         if inner.halted is not None:
