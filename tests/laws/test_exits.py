@@ -23,7 +23,7 @@ EVERY = (
     "latent:0.2",
     "acceleration:0.2",
     "kl:0.3",
-    "entropy:2.5",
+    "entropy:3.3",
     "stability:2",
     "gate:0.7",
 )
