@@ -63,13 +63,13 @@ def map_grid(panels: Sequence[Panel], unit: str, chance: float) -> Figure:
     bar.ax.axhline(chance, color="white", linewidth=1.6)
     bar.ax.annotate(
         "chance",
-        (0.5, chance),
-        xytext=(0, 3),
+        (0.0, chance),
+        xytext=(-3, 0),
         textcoords="offset points",
         xycoords=("axes fraction", "data"),
-        ha="center",
-        fontsize=6,
-        color="white" if chance < LIGHT_FROM else "black",
+        ha="right",
+        va="center",
+        fontsize=8,
     )
     return figure
 

@@ -11,7 +11,7 @@ from open_mythos.errors import ConfigError
 from open_mythos.eval.loop_curve import DepthMap, depth_map
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.suite.plan import Cell
-from open_mythos.train.checkpoints import RunFolder, read_recipe
+from open_mythos.train.checkpoints import RunFolder, Start, read_recipe
 from open_mythos.train.records import EvalRecord, StepRecord
 from open_mythos.train.sinks import RunInfo, read_metrics
 from open_mythos.train.trainer import Status, train
@@ -97,7 +97,7 @@ def run_cell(cell: Cell, out: Path, tell: Callable[[int], None], *, resume: bool
             tell(cell.recipe.steps)
             return "finished"
     (run.root / RESULT).unlink(missing_ok=True)
-    start = "auto" if resume else "fresh"
+    start: Start = "auto" if resume else "fresh"
     trained = train(cell.recipe, run.root, resume=start, sinks=[Steps(tell)])
     if trained.status != "finished":
         return trained.status

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from open_mythos.data.tasks.task import GeneratedTask
-from open_mythos.train.depth_recipes import pointer_16
+from open_mythos.train.depth_recipes import (
+    pointer_16,
+    tutorial as tutorial_recipe,
+    tutorial_default,
+    tutorial_long,
+    tutorial_whole_rows,
+)
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.task_recipes import (
     task_addition,
@@ -16,6 +22,10 @@ from open_mythos.train.task_recipes import (
     task_variables,
     task_words,
 )
+
+
+# Accuracies on the tutorial's experiment that others have reported.
+PUBLIC_PROBE, PUBLISHED = 0.743, 0.546
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +135,56 @@ def knowledge() -> Problem:
     )
 
 
+def tutorial() -> Problem:
+    """The public tutorial's experiment: a comparison of recipes on one network's sizes."""
+    return _tutorial(
+        {
+            "default": tutorial_default(),
+            "whole-rows": tutorial_whole_rows(),
+            "recommended": tutorial_recipe(),
+        }
+    )
+
+
+def tutorial_on_a_gpu() -> Problem:
+    """The same, with the recommended recipe for 5,000 steps beside it."""
+    return _tutorial(
+        {
+            "default": tutorial_default(),
+            "whole-rows": tutorial_whole_rows(),
+            "recommended": tutorial_recipe(),
+            "recommended-5000": tutorial_long(),
+        }
+    )
+
+
+def _tutorial(own: dict[str, Recipe]) -> Problem:
+    return Problem(
+        name="tutorial",
+        title="The public tutorial's experiment: parity of 24 bits, 600 steps",
+        recipe=own["default"],
+        difficulties=(6, 12, 24, 48),
+        loops=(1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16),
+        batches=8,
+        own=own,
+        notes=(
+            "Sizes, rows and steps are the tutorial's; rows are bits without a start. Recipes "
+            "differ in what a recipe may choose: the loop's parts, the start of the weights, "
+            "depths while training, learning rate. The best public probe of this experiment came "
+            f"to {PUBLIC_PROBE}, open-mythos 0.5.0 as published to {PUBLISHED}.",
+        ),
+        levels={"best public probe": PUBLIC_PROBE, "0.5.0 as published": PUBLISHED},
+    )
+
+
 PROBLEMS: dict[str, Mapping[str, Callable[[], Problem]]] = {
-    "cpu": {"pointer": pointer, "p-hop": p_hop, "parity": parity, "words": words},
+    "cpu": {
+        "pointer": pointer,
+        "p-hop": p_hop,
+        "parity": parity,
+        "words": words,
+        "tutorial": tutorial,
+    },
     "gpu": {
         "pointer-16": pointer_on_a_gpu,
         "p-hop": p_hop,
@@ -135,5 +193,6 @@ PROBLEMS: dict[str, Mapping[str, Callable[[], Problem]]] = {
         "addition": addition,
         "variables": variables,
         "knowledge": knowledge,
+        "tutorial": tutorial_on_a_gpu,
     },
 }

@@ -78,11 +78,11 @@ def run_suite(
         for cell in plan.cells
         if cell.name not in {one.name for one, _ in done}
     }
-    found, page = written(out, plan, done, failed) if done else ({}, None)
+    told, page = written(out, plan, done, failed) if done else ({}, None)
     return SuiteResult(
         status="failed" if failed else "finished",
         report=page,
-        findings=found,
+        findings=told,
         failed=failed,
         seconds=time.perf_counter() - began,
     )
