@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from open_mythos.eval.calibration import Calibration
 from open_mythos.report.exit_table import exit_rows, overthinking_words
-from open_mythos.report.figures import COLOURS, Figure, new_axes
+from open_mythos.report.figures import COLOURS, Figure, empty_axes
 from open_mythos.report.page import Section, render_page
 
 
 def exit_figure(found: Calibration) -> Figure:
     """Score against mean loops of every exit, its verified threshold marked."""
-    figure, axes = new_axes(6.4, 4.0)
+    figure, axes = empty_axes(6.4, 4.0)
     for number, (name, one) in enumerate(found.exits.items()):
         colour = COLOURS[number % len(COLOURS)]
         style = "-" if number < len(COLOURS) else "--"
@@ -33,7 +33,7 @@ def exit_figure(found: Calibration) -> Figure:
 
 def overthinking_figure(found: Calibration) -> Figure:
     """Accuracy by loop, and what each loop mends and breaks."""
-    figure, axes = new_axes(6.4, 3.4)
+    figure, axes = empty_axes(6.4, 3.4)
     over = found.overthinking
     loops = range(1, len(over.accuracy) + 1)
     axes.plot(loops, over.accuracy, marker="o", markersize=3, color=COLOURS[0], label="right")
