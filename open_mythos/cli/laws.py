@@ -24,21 +24,21 @@ class Options:
         law: Name of a law.
         sources: Run folders and CSV files, in any mixture.
         judge: The evaluator of the runs whose losses are taken.
-        out: Where a picture goes.
         resamples: Refits that the intervals come from.
         level: How often an interval is to hold the truth.
         seed: Of the refits' noise.
-        as_json: Whether JSON is printed in place of tables.
+        json_file: Where all numbers go.
+        out: Where a picture goes.
     """
 
     law: str
     sources: Sequence[Path]
     judge: str
-    out: Path | None
     resamples: int
     level: float
     seed: int
-    as_json: bool
+    json_file: Path | None
+    out: Path | None
 
 
 def run(options: Options) -> list[Bootstrap]:
@@ -58,13 +58,15 @@ def run(options: Options) -> list[Bootstrap]:
         bootstrap(fit(law, points), options.resamples, options.level, options.seed)
         for points in points_of(law, rows)
     ]
-    if options.as_json:
-        print(json.dumps(record(law, found), indent=2))
-    else:
-        for one in found:
-            show(one)
+    for one in found:
+        show(one)
+    if options.json_file is not None:
+        options.json_file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(record(law, found), indent=2)
+        options.json_file.write_text(text + "\n", encoding="utf-8")
+        print(options.json_file)
     if options.out is not None:
-        _draw(found, options.out, quiet=options.as_json)
+        _draw(found, options.out)
     return found
 
 
@@ -131,10 +133,9 @@ def _entry(value: float, interval: Interval) -> dict[str, float]:
     return {"value": value, "low": interval.low, "high": interval.high}
 
 
-def _draw(found: Sequence[Bootstrap], out: Path, *, quiet: bool) -> None:
+def _draw(found: Sequence[Bootstrap], out: Path) -> None:
     from open_mythos.cli.plot import save_picture  # noqa: PLC0415 -- torch and matplotlib
     from open_mythos.report.law_figure import law_figure  # noqa: PLC0415 -- the same
 
     save_picture(law_figure(found), out)
-    if not quiet:
-        print(out)
+    print(out)

@@ -8,6 +8,8 @@ from typer.core import TyperGroup
 
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
+from open_mythos.cli.exit_commands import calibrate
+from open_mythos.cli.law_commands import laws
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
 
@@ -37,6 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(calibrate)
+app.command()(laws)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
 
@@ -97,6 +101,50 @@ def demo(
     raise typer.Exit(run(out=out, minutes=minutes, resume=resume, seed=seed))
 
 
+@app.command("depth-suite")
+def depth_suite(
+    size: Annotated[
+        Literal["cpu", "gpu"],
+        typer.Option(help="cpu: minutes on two cores; gpu: all tasks, larger, for an accelerator."),
+    ] = "cpu",
+    tasks: Annotated[
+        str, typer.Option(help="Tasks, comma-separated; default: the size's own.")
+    ] = "",
+    designs: Annotated[
+        str, typer.Option(help="Designs of the loop, comma-separated; default: the size's own.")
+    ] = "",
+    seeds: Annotated[
+        int, typer.Option(min=0, help="Seeds, from 0 on; 0: as many as the size has.")
+    ] = 0,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Steps of every training; 0: as the recipes have it.")
+    ] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Trainings at once; 0: one per core, or one on a GPU.")
+    ] = 0,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path(
+        "runs/depth-suite"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Continue what is in OUT, or start over.")
+    ] = True,
+) -> None:
+    """Train designs on tasks, ask harder ones with more loops, judge, and write a report."""
+    from open_mythos.cli.depth_suite import names, run
+    from open_mythos.suite.plan import make_plan
+
+    plan = make_plan(
+        size,
+        tasks=names(tasks),
+        designs=names(designs),
+        seeds=seeds,
+        steps=steps,
+        device=device,
+    )
+    raise typer.Exit(run(plan, out=out, jobs=jobs, resume=resume))
+
+
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="A named run.", show_default=False)],
@@ -148,6 +196,14 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 50,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest mass p.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    exit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:THRESHOLD]",
+            help="Where positions leave the loop early, e.g. kl:0.001, or calibrated.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Write text with a trained model."""
@@ -162,6 +218,7 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        exit=exit,
         device=device,
     )
 
@@ -211,49 +268,6 @@ def plot(
     from open_mythos.cli.plot import run
 
     run(runs=runs, out=out)
-
-
-@app.command()
-def laws(
-    law: Annotated[
-        Literal["test-time", "training", "iso-depth"],
-        typer.Argument(help="What the loss is a function of.", show_default=False),
-    ],
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Run folders, and .csv files with columns named loss, loops, mean_loops, tokens, "
-            "params, params_once, params_looped, run.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="Picture: .png, .svg or .pdf.", show_default=False)
-    ] = None,
-    judge: Annotated[str, typer.Option(help="Evaluator of the runs, e.g. hops_8.")] = "validation",
-    resamples: Annotated[int, typer.Option(min=1, help="Refits behind the intervals.")] = 500,
-    level: Annotated[
-        float, typer.Option(help="How often an interval is to hold the truth.")
-    ] = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the refits.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Fit a scaling law of looped networks, with intervals of its constants."""
-    from open_mythos.cli.laws import Options, run
-
-    run(
-        Options(
-            law=law,
-            sources=sources,
-            judge=judge,
-            out=out,
-            resamples=resamples,
-            level=level,
-            seed=seed,
-            as_json=as_json,
-        )
-    )
 
 
 @app.command()
