@@ -96,6 +96,7 @@ def record(law: Law, found: Sequence[Bootstrap]) -> dict[str, Any]:
                 "name": one.fit.points.name,
                 "points": len(one.fit.points),
                 "level": one.level,
+                "resamples": len(one),
                 "constants": {
                     name: _entry(one.fit.constants[name], interval)
                     for name, interval in one.intervals().items()

@@ -55,6 +55,9 @@ class Bootstrap:
     draws: dict[str, Array]
     level: float
 
+    def __len__(self) -> int:
+        return len(next(iter(self.draws.values())))
+
     def intervals(self) -> dict[str, Interval]:
         """Of every constant."""
         return {name: self._middle(values) for name, values in self.draws.items()}

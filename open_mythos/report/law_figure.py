@@ -63,13 +63,22 @@ def strands(fit: Fit) -> Iterator[tuple[str, NDArray[np.intp]]]:
             yield fit.points.name, chosen
             continue
         name = next(n for n in COLOURED_BY if n in inputs)
-        value = f"{inputs[name][chosen[0]]:.3g}"
-        yield (f"{value} parameters" if name == "params" else f"{value} loops"), chosen
+        value = float(inputs[name][chosen[0]])
+        unit = "parameters" if name == "params" else "loop" if value == 1.0 else "loops"
+        yield f"{short(value)} {unit}", chosen
 
 
 def axis_of(law: Law) -> str:
     """The input that is drawn from left to right."""
     return "loops" if law is TEST_TIME else "tokens"
+
+
+def short(value: float) -> str:
+    """A count as people write it: 2.5M, 20B."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
 
 
 def _curve(axes: Axes, found: Bootstrap, chosen: NDArray[np.intp], style: dict[str, Any]) -> None:
@@ -100,6 +109,11 @@ def _finish(left: Axes, right: Axes, law: Law) -> None:
             axes.xaxis.set_major_formatter("{x:g}")
         else:
             axes.set_xscale("log")
+            low, high = axes.get_xlim()
+            ticks = [m * 10.0**power for power in range(3, 16) for m in (1, 2, 5)]
+            shown = [tick for tick in ticks if low <= tick <= high]
+            axes.set_xticks(shown, [short(tick) for tick in shown])
+            axes.minorticks_off()
     left.set_ylabel("loss")
     right.axhline(0.0, color="black", linewidth=0.8)
     right.set_ylabel("measured over law, %")

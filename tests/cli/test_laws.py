@@ -60,7 +60,7 @@ def test_json_has_the_constants_with_their_intervals(curves: Path, tmp_path: Pat
     assert (deep["name"], flat["name"]) == ("deep", "flat")
     assert deep["constants"]["Linf"]["value"] == pytest.approx(2.5)
     for fitted in (deep, flat):
-        assert fitted["points"] == 5
+        assert (fitted["points"], fitted["resamples"]) == (5, 20)
         assert fitted["fitted"] == pytest.approx(fitted["loss"])
         for entry in (fitted["constants"] | fitted["derived"]).values():
             assert entry["low"] <= entry["value"] * (1 + 1e-6)

@@ -9,7 +9,7 @@ from open_mythos.laws.fit import fit
 from open_mythos.laws.intervals import Bootstrap, bootstrap
 from open_mythos.laws.law import TEST_TIME, TRAINING
 from open_mythos.laws.points import Points
-from open_mythos.report.law_figure import law_figure, strands
+from open_mythos.report.law_figure import law_figure, short, strands
 
 
 LOOPS = np.array([8.0, 1.0, 2.0, 4.0, 16.0, 3.0])
@@ -65,6 +65,11 @@ def test_training_has_a_curve_for_each_network_over_tokens() -> None:
     for label, chosen in strands(found.fit):
         assert found.fit.points.inputs["tokens"][chosen].tolist() == [1e9, 4e9, 2e10]
         assert {f"{m:g} loops" for m in found.fit.points.inputs["mean_loops"][chosen]} == {label}
+
+
+def test_counts_are_short() -> None:
+    values = (1.0, 12.0, 999.0, 2500.0, 3e6, 5e9, 1.25e12)
+    assert [short(v) for v in values] == ["1", "12", "999", "2.5K", "3M", "5B", "1.25T"]
 
 
 def test_nothing_is_refused() -> None:
