@@ -107,7 +107,7 @@ def measure(case: Any, draws: int, resamples: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=80)
     parser.add_argument("--resamples", type=int, default=100)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -116,8 +116,8 @@ def main() -> None:
         found.append(measure(case, args.draws, args.resamples))
         print(json.dumps(found[-1]), flush=True)
         if args.out:
-            words = {"command": "benchmarks/laws.py", "draws": args.draws}
-            record = {**words, "resamples": args.resamples, "cases": found}
+            words = f"benchmarks/laws.py --draws {args.draws} --resamples {args.resamples}"
+            record = {"command": words, "cases": found}
             args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
