@@ -209,8 +209,13 @@ def _enough(judge: Judge, full: Answers) -> None:
     """Refuse rows of which even an exit that changes nothing could not be told to keep the budget.
 
     Raises:
-        InputError: Saying how many it takes.
+        InputError: Saying how large the noise is, or that nothing is right.
     """
+    if not judge.score(full):
+        raise InputError(
+            f"none of {len(full.row)} scored positions is right at full depth, so that no share of "
+            "it can be lost; train the model, or give more batches"
+        )
     least = judge(0.0, full, full).bound
     if not least <= judge.budget:
         raise InputError(

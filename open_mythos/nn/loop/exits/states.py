@@ -13,7 +13,8 @@ TINY = 1e-12
 def relative(step: Tensor, state: Tensor) -> Tensor:
     """|step| / |state| of (B, S, dim), (B, S) in float32 or wider."""
     size = torch.linalg.vector_norm(widened(state), dim=-1).clamp(min=TINY)
-    return torch.linalg.vector_norm(widened(step), dim=-1) / size
+    moved: Tensor = torch.linalg.vector_norm(widened(step), dim=-1) / size
+    return moved
 
 
 class Fixed(Criterion):
