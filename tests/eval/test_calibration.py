@@ -168,8 +168,12 @@ def test_a_threshold_is_tightened_until_it_holds() -> None:
 
     found = tightened(curve, curve[15], 0.01, real(9))
     assert found is not None
-    assert found.threshold == 8
-    assert asked == [15, 14, 12, 8]
+    assert found.threshold == 9
+    assert asked == [15, 14, 12, 8, 10, 9]
+    asked.clear()
+    kept = tightened(curve, curve[15], 0.01, real(15))
+    assert kept is not None
+    assert (kept.threshold, asked) == (15, [15])
     assert tightened(curve, curve[15], 0.01, real(-1)) is None
     assert asked[-1] == 0
 
