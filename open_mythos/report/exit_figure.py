@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from open_mythos.eval.calibration import Calibration, Trade
 from open_mythos.report.exit_table import exit_rows, overthinking_words
-from open_mythos.report.figures import COLOURS, Figure, new_axes
+from open_mythos.report.figures import COLOURS, Figure, empty_axes
 from open_mythos.report.page import Section, render_page
 
 
@@ -13,7 +13,7 @@ def exit_figure(found: Calibration) -> Figure:
 
     Scores are over that of the full depth on the same rows: lines and dots are of different ones.
     """
-    figure, axes = new_axes(6.4, 4.0)
+    figure, axes = empty_axes(6.4, 4.0)
     for number, (name, one) in enumerate(found.exits.items()):
         colour = COLOURS[number % len(COLOURS)]
         style = "-" if number < len(COLOURS) else "--"
@@ -43,7 +43,7 @@ def relative(trade: Trade, metric: str) -> float:
 
 def overthinking_figure(found: Calibration) -> Figure:
     """Accuracy by loop, and what each loop mends and breaks."""
-    figure, axes = new_axes(6.4, 3.4)
+    figure, axes = empty_axes(6.4, 3.4)
     over = found.overthinking
     loops = range(1, len(over.accuracy) + 1)
     axes.plot(loops, over.accuracy, marker="o", markersize=3, color=COLOURS[0], label="right")

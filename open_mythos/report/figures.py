@@ -25,8 +25,8 @@ Metrics = Sequence[Mapping[str, Any]]  # lines of a metrics.jsonl
 Marks = Mapping[str, Sequence[tuple[int, float]]]  # label -> (x, y) points
 
 
-def new_axes(width: float = 6.0, height: float = 3.4) -> tuple[Figure, Axes]:
-    """A figure with one plain pair of axes, of so many inches."""
+def empty_axes(width: float = 6.0, height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one pair of axes, a light grid behind them."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
@@ -52,7 +52,7 @@ def smooth(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
 
 def training_figure(runs: Mapping[str, Metrics], key: str, label: str) -> Figure:
     """One number of several runs against the step; the smoothed line over the raw one."""
-    figure, axes = new_axes()
+    figure, axes = empty_axes()
     for colour, (name, metrics) in zip(COLOURS, runs.items(), strict=False):
         steps, values = steps_of(metrics, key)
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
@@ -65,7 +65,7 @@ def training_figure(runs: Mapping[str, Metrics], key: str, label: str) -> Figure
 
 def radius_figure(runs: Mapping[str, Metrics]) -> Figure:
     """rho(A) of several runs against the step, with the bound 1 that it cannot reach."""
-    figure, axes = new_axes()
+    figure, axes = empty_axes()
     for colour, (name, metrics) in zip(COLOURS, runs.items(), strict=False):
         steps, values = steps_of(metrics, "rho_a")
         if values:
@@ -80,7 +80,7 @@ def radius_figure(runs: Mapping[str, Metrics]) -> Figure:
 
 def marks_figure(lines: Marks, trained: int, x: str, y: str, chance: float | None = None) -> Figure:
     """Several lines over a doubling axis, with the trained depth marked."""
-    figure, axes = new_axes()
+    figure, axes = empty_axes()
     for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
         xs, ys = zip(*points, strict=True)
         axes.plot(xs, ys, marker="o", markersize=4, color=colour, label=name)
@@ -120,7 +120,7 @@ def heat_figure(
     top: float | None = 1.0,
 ) -> Figure:
     """A matrix of shares as a heat map; `labels` name the rows, the columns and the colour."""
-    figure, axes = new_axes(6.0, 0.9 + 0.32 * len(rows))
+    figure, axes = empty_axes(6.0, 0.9 + 0.32 * len(rows))
     axes.grid(visible=False)
     image = axes.imshow(rows, aspect="auto", cmap=MAP, vmin=0.0, vmax=top, origin="lower")
     axes.set_yticks(range(len(ylabels)), [str(label) for label in ylabels])

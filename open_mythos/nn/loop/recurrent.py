@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import CacheError, InputError
-from open_mythos.nn.attention.context import AttentionContext, legacy_context
-from open_mythos.nn.attention.gqa import GQAttention
-from open_mythos.nn.block import BlockTrace, Frozen, LoopLayers, TransformerBlock
+from open_mythos.errors import InputError
+from open_mythos.nn.attention.context import AttentionContext
+from open_mythos.nn.block import BlockTrace, Frozen, TransformerBlock
 from open_mythos.nn.cache import Entries, LayerCache
-from open_mythos.nn.dict_cache import DictCache, close_slot, open_slot
-from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signals
-from open_mythos.nn.loop.constants import Constants, Tick
+from open_mythos.nn.dict_cache import DictCache
+from open_mythos.nn.loop.adapter import LoRAAdapter
+from open_mythos.nn.loop.by_hand import loop_by_hand
+from open_mythos.nn.loop.constants import Constants, Tick, form_constants
 from open_mythos.nn.loop.core import run_core
 from open_mythos.nn.loop.exiting import Leave, open_account
 from open_mythos.nn.loop.halting import ACTHalting
@@ -279,37 +279,7 @@ class RecurrentBlock(nn.Module):
 
     def constants(self, n_loops: int, like: Tensor) -> Constants:
         """What the loops of one pass have in common, on the device of `like`, in its dtype."""
-        cfg = self.cfg
-        lasts: list[bool | Tensor] = [t == n_loops - 1 for t in range(n_loops)]
-        if torch.is_grad_enabled():
-            lasts = list((torch.arange(n_loops, device=like.device) == n_loops - 1).unbind())
-        signals: list[Tensor | None] = [None] * n_loops
-        if cfg.loop_index:
-            counts_on = cfg.loops_beyond == "continue"
-            rows = n_loops if counts_on else min(n_loops, cfg.max_loop_iters)
-            table = loop_signals(rows, cfg.loop_dim, cfg.dim, device=like.device)
-            every = list((cfg.loop_index_scale * table).to(like.dtype).unbind())
-            signals = [every[t if counts_on else cfg.loop_row(t)] for t in range(n_loops)]
-        scales: list[Tensor | None] = [None] * n_loops
-        if self.lora is not None:
-            scales = [self.lora.row(cfg.loop_row(t)) for t in range(n_loops)]
-        own = [self._own(cfg.loop_row(t)) for t in range(n_loops)]
-        ticks = tuple(Tick(*parts) for parts in zip(signals, scales, lasts, own, strict=True))
-        return Constants(ticks, self.injection.coefficients())
-
-    def _own(self, row: int) -> tuple[LoopLayers, ...]:
-        """What the loops of a table row have of their own, by layer; the first use the block's."""
-        if row == 0 or (self.routers is None and self.attentions is None):
-            return ()
-        layers = range(self.cfg.core_layers)
-        routers = [None if self.routers is None else self.routers[row - 1, i] for i in layers]
-        if self.attentions is None:
-            return tuple(LoopLayers(None, router) for router in routers)
-        attentions = cast("nn.ModuleList", self.attentions[row - 1])
-        return tuple(
-            LoopLayers(cast("GQAttention", attn), router)
-            for attn, router in zip(attentions, routers, strict=True)
-        )
+        return form_constants(self, n_loops, like)
 
     def run(  # noqa: PLR0913 -- everything a pass depends on
         self,
@@ -410,20 +380,4 @@ class RecurrentBlock(nn.Module):
             kv_cache: Dict with one entry `recurrent_loop_t` per loop, extended in place.
         """
         n_loops = check_loops(n_loops, self.cfg.max_loop_iters)
-        batch, length, _ = h.shape
-        if kv_cache is None:
-            return self.run(h, e, legacy_context(freqs_cis, mask, length, 0), n_loops)[0]
-        keys = [f"recurrent_loop_{t}" for t in range(self.cfg.loop_slots(n_loops))]
-        held = sum(key.startswith("recurrent_loop_") for key in kv_cache)
-        if held not in (0, len(keys)):
-            raise CacheError(
-                f"this kv_cache was filled with {held} loops, the call asks for {n_loops}; use a "
-                "new dict, or the same number of loops"
-            )
-        widths = self.cfg.loop_widths
-        slots = [open_slot(kv_cache, k, widths, batch, length, like=h) for k in keys]
-        context = legacy_context(freqs_cis, mask, length, slots[0].length)
-        out, _ = self.run(h, e, context, n_loops, slots)
-        for key, slot in zip(keys, slots, strict=True):
-            close_slot(kv_cache, key, slot, length)
-        return out
+        return loop_by_hand(self, h, e, (freqs_cis, mask), n_loops, kv_cache)
