@@ -341,3 +341,10 @@ def test_loops_that_cannot_be_read(build: Build) -> None:
     for how in ({}, {"kv_cache": {}, "return_output": True}):
         with pytest.raises(InputError, match=r"leave the cache out, and give return_output=True"):
             model(ids, 3, read_loops=[2], **how)
+
+
+@torch.no_grad()
+def test_a_dense_core_has_no_loads(build: Build) -> None:
+    model, ids = build(core_ffn="dense"), torch.randint(VOCAB, (3, 4))
+    out = model(ids, [2, 5, 1], return_output=True)
+    assert out.router_load.shape == model(ids, 5, return_output=True).router_load.shape == (5, 0)

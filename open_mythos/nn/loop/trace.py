@@ -136,6 +136,7 @@ def rows_trace(
     ledgers = [readout.ledger for readout in readouts if isinstance(readout, ActMean)]
     taken = [readout.loops for readout in readouts if readout.loops is not None]
     loads = [[p.noted.load for p in parts if p.noted.load is not None] for parts in loops]
+    nobody = torch.zeros(0, dtype=torch.int64, device=h.device)  # a dense core has no experts
     halting = weights = ponder = None
     used = torch.cat(taken) if taken else ends.unsqueeze(-1).expand(h.shape[:-1])
     if loops[0][0].noted.p is not None:
@@ -149,7 +150,7 @@ def rows_trace(
         halting_weights=weights,
         loops_used=used,
         ponder=ponder,
-        router_load=torch.stack([torch.stack(parts).sum(0) for parts in loads]),
+        router_load=torch.stack([torch.stack(p).sum(0) if p else nobody for p in loads]),
         state_rms=torch.stack([_joint_rms(parts, valid, h.shape[1]) for parts in loops]),
     )
 
