@@ -111,6 +111,7 @@ class RecurrentBlock(nn.Module):
         observed: bool = True,
     ) -> tuple[Tensor, Readout, Noted]:
         """One loop and its place in the readout: the part that is compiled or recomputed whole."""
+        before = h
         f, trace = self.think(h, e, tick, context, slot, frozen, active, shared=shared, dense=dense)
         p = weight = None
         if self._in_one_kernel(h, f, tick):
@@ -126,6 +127,7 @@ class RecurrentBlock(nn.Module):
             weight=weight,
             load=trace.load,
             rms=state_rms(h, valid) if observed else None,
+            change=state_rms(h - before, valid) if observed else None,
             new=trace.new if kept else None,
             seen=trace.seen if kept else None,
         )

@@ -19,12 +19,13 @@ def test_rms_counts_real_positions_only() -> None:
 def test_a_trace_stacks_the_notes_of_its_loops() -> None:
     h = torch.zeros(2, 3, 4)
     loads = torch.randint(9, (5, 6))
-    notes = [Noted(p=None, weight=None, load=load, rms=torch.tensor(float(t)))
-             for t, load in enumerate(loads)]  # fmt: skip
+    notes = [Noted(p=None, weight=None, load=load, rms=torch.tensor(float(t)),
+                   change=torch.tensor(t / 2)) for t, load in enumerate(loads)]  # fmt: skip
     trace = loop_trace(notes, LastState(h), h)
     assert trace.n_loops == 5
     assert torch.equal(trace.router_load, loads)
     assert trace.state_rms.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert trace.state_change.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
     assert trace.halting is trace.halting_weights is trace.ponder is None
     assert torch.equal(trace.loops_used, torch.full((2, 3), 5))
 
@@ -36,7 +37,7 @@ def test_parts_of_a_loop_are_counted_together() -> None:
 
     def note(rows: slice, load: torch.Tensor) -> Part:
         rms = state_rms(h[rows], valid[rows])
-        return Part(Noted(p=None, weight=None, load=load, rms=rms), rows)
+        return Part(Noted(p=None, weight=None, load=load, rms=rms, change=3.0 * rms), rows)
 
     loops = [[note(slice(0, 2), loads[0]), note(slice(2, 3), loads[1])],
              [note(slice(0, 2), loads[2])]]  # fmt: skip
@@ -46,5 +47,6 @@ def test_parts_of_a_loop_are_counted_together() -> None:
     assert trace.loops_used.tolist() == [[2, 2], [2, 2], [1, 1]]
     torch.testing.assert_close(trace.state_rms[0], state_rms(h, valid))
     torch.testing.assert_close(trace.state_rms[1], state_rms(h[:2], valid[:2]))
+    torch.testing.assert_close(trace.state_change, 3.0 * trace.state_rms)
     moved = trace.moved(torch.tensor([2, 0, 1]))
     assert moved.loops_used.tolist() == [[1, 1], [2, 2], [2, 2]]
