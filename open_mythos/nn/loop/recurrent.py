@@ -20,7 +20,7 @@ from open_mythos.nn.loop.injection import Coefficients, build_injection
 from open_mythos.nn.loop.per_row import RowLoops, run_rows
 from open_mythos.nn.loop.readout import ActMean, Readout, open_readout
 from open_mythos.nn.loop.standing import Standing
-from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_rms
+from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_change, state_rms
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.watched import patched
 from open_mythos.ops.backend import capturing, traced
@@ -127,7 +127,7 @@ class RecurrentBlock(nn.Module):
             weight=weight,
             load=trace.load,
             rms=state_rms(h, valid) if observed else None,
-            change=state_rms(h - before, valid) if observed else None,
+            change=state_change(h, before, valid) if observed else None,
             new=trace.new if kept else None,
             seen=trace.seen if kept else None,
         )

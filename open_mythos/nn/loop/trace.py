@@ -96,6 +96,12 @@ def state_rms(h: Tensor, valid: Tensor | None) -> Tensor:
     return ((square * valid).sum() / valid.sum().clamp(min=1)).sqrt()
 
 
+@torch.no_grad()
+def state_change(h: Tensor, before: Tensor, valid: Tensor | None) -> Tensor:
+    """Root mean square of what became of a state, as `state_rms`."""
+    return state_rms(h - before, valid)
+
+
 def loop_trace(
     seen: Sequence[Noted], readout: Readout, h: Tensor, reads: tuple[Tensor, ...] = ()
 ) -> LoopTrace:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from open_mythos.nn.loop.readout import LastState
-from open_mythos.nn.loop.trace import Noted, Part, loop_trace, rows_trace, state_rms
+from open_mythos.nn.loop.trace import Noted, Part, loop_trace, rows_trace, state_change, state_rms
 
 
 def test_rms_counts_real_positions_only() -> None:
@@ -14,6 +14,14 @@ def test_rms_counts_real_positions_only() -> None:
     assert float(state_rms(h[:, :1], None)) == pytest.approx(math.sqrt(12.5))
     assert float(state_rms(h, torch.tensor([[True, False]]))) == pytest.approx(math.sqrt(12.5))
     assert float(state_rms(h, torch.tensor([[False, False]]))) == 0.0
+
+
+def test_a_change_is_that_of_real_positions_and_has_no_gradient() -> None:
+    before = torch.randn(1, 2, 2, requires_grad=True)
+    h = before + torch.tensor([[[3.0, 4.0], [100.0, 100.0]]])
+    change = state_change(h, before, torch.tensor([[True, False]]))
+    assert float(change) == pytest.approx(math.sqrt(12.5), rel=1e-6)
+    assert not change.requires_grad
 
 
 def test_a_trace_stacks_the_notes_of_its_loops() -> None:
