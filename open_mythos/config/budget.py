@@ -14,21 +14,26 @@ class ParameterBudget:
     Attributes:
         embedding: Token table, also the head (tied): counted once.
         prelude: Linear weights of the dense blocks before the loop.
-        loop_attention: Linear weights of the looped block's attention.
-        router: Expert scores; the selection bias is a buffer and not counted.
+        loop_attention: Linear weights of the core's attention, those that single loops have of
+            their own included.
+        loop_dense: The core's dense feed-forward, where it has one instead of experts.
+        router: Expert scores, those of single loops included; the selection bias is a buffer and
+            not counted.
         routed_experts: All routed experts.
         shared_experts: The always-on experts.
         adapter: The per-loop low-rank correction, with the scales of every loop.
-        injection: A and B of the state update.
+        injection: What the state update learns, and a learned initial state.
         halting: The halting probability's weights; present with every readout.
         coda: Linear weights of the dense blocks after the loop.
         norms: Every RMSNorm gain, those inside latent attention included.
-        inactive: Of `routed_experts`, those that one token does not visit in one loop.
+        inactive: What one token does not meet in one loop: experts that it does not visit, routers
+            and attention of other loops.
     """
 
     embedding: int
     prelude: int
     loop_attention: int
+    loop_dense: int
     router: int
     routed_experts: int
     shared_experts: int
@@ -85,25 +90,54 @@ class FlopBudget:
 
 def parameters(cfg: MythosConfig) -> ParameterBudget:
     """Count the parameters of the model that the config builds."""
+    layers, moe = cfg.core_layers, cfg.core_ffn == "moe"
+    experts = layers * cfg.n_experts * moe
     expert = 3 * cfg.dim * cfg.expert_dim
-    dense_block = attention_weights(cfg) + 3 * cfg.dim * cfg.dense_width
+    attention, dense = attention_weights(cfg), 3 * cfg.dim * cfg.dense_width
+    dense_block = attention + dense
     latent_norms = cfg.q_lora_rank + cfg.kv_lora_rank if cfg.attn_type == "mla" else 0
-    blocks = cfg.prelude_layers + 1 + cfg.coda_layers
+    attentions = layers * (cfg.max_loop_iters if cfg.untied_attention else 1)
+    routers = cfg.max_loop_iters if cfg.untied_router else 1
     adapter = 2 * cfg.dim * cfg.lora_rank + cfg.max_loop_iters * cfg.lora_rank
     return ParameterBudget(
         embedding=cfg.vocab_size * cfg.dim,
         prelude=cfg.prelude_layers * dense_block,
-        loop_attention=attention_weights(cfg),
-        router=cfg.dim * cfg.n_experts,
-        routed_experts=cfg.n_experts * expert,
-        shared_experts=cfg.n_shared_experts * 3 * cfg.dim * cfg.shared_width,
+        loop_attention=attentions * attention,
+        loop_dense=0 if moe else layers * dense,
+        router=routers * experts * cfg.dim,
+        routed_experts=experts * expert,
+        shared_experts=layers * moe * cfg.n_shared_experts * 3 * cfg.dim * cfg.shared_width,
         adapter=adapter if cfg.loop_lora else 0,
-        injection=2 * cfg.dim + 1 if cfg.injection == "lti" else 0,
+        injection=injection_parameters(cfg) + cfg.dim * (cfg.initial_state == "learned"),
         halting=cfg.dim + 1,
         coda=cfg.coda_layers * dense_block,
-        norms=blocks * (2 * cfg.dim + latent_norms) + 2 * cfg.dim,  # the loop's and the last
-        inactive=(cfg.n_experts - cfg.n_experts_per_tok) * expert,
+        norms=norm_gains(cfg) + latent_norms * (cfg.prelude_layers + attentions + cfg.coda_layers),
+        inactive=layers * moe * (cfg.n_experts - cfg.n_experts_per_tok) * expert
+        + (routers - 1) * experts * cfg.dim
+        + (attentions - layers) * (attention + latent_norms),
     )
+
+
+def injection_parameters(cfg: MythosConfig) -> int:
+    """Parameters of the state update."""
+    if cfg.injection in ("lti", "lti_first"):
+        return cfg.dim + 1 + cfg.dim * (cfg.dim if cfg.input_matrix else 1)
+    if cfg.injection == "concat_linear":
+        return 2 * cfg.dim**2
+    if cfg.injection == "hyper":  # static weights, one map for the dynamic ones, its norm, scales
+        n = cfg.streams
+        return (n * n + 2 * n) + (n + 2) * cfg.dim + cfg.dim + 2
+    return 0
+
+
+def norm_gains(cfg: MythosConfig) -> int:
+    """Gains of the RMSNorms outside of attention."""
+    blocks = cfg.prelude_layers + cfg.core_layers + cfg.coda_layers
+    each = 4 if cfg.block_norm in ("sandwich", "pre_post") else 2
+    around = 1 + cfg.prelude_norm + (cfg.loop_norm in ("pre", "sandwich"))  # 1: the last
+    if cfg.loop_norm in ("post", "sandwich"):  # of the whole state
+        around += cfg.streams if cfg.injection == "hyper" else 1
+    return (blocks * each + around) * cfg.dim
 
 
 def attention_weights(cfg: MythosConfig) -> int:
@@ -129,14 +163,15 @@ def flops_per_token(
 
         attention = 2 W_attn + 2 H (a + v) K
         dense block = attention + 2 * 3 dim dense_width
-        loop = attention + 2 dim n_experts + 2 * 3 dim expert_dim n_experts_per_tok
-               + 2 * 3 dim shared_width n_shared_experts + 4 dim lora_rank + 2 dim
+        loop = core_layers (attention + 2 dim n_experts + 2 * 3 dim expert_dim n_experts_per_tok
+               + 2 * 3 dim shared_width n_shared_experts) + injection + 4 dim lora_rank + 2 dim
         total = prelude_layers * dense + n_loops * loop + coda_layers * dense + 2 vocab_size dim
                 (kv "first": less (n_loops - 1) 2 dim times the numbers cached per position)
 
     Latent attention is counted in its expanded form; the absorbed one serves where it is cheaper
-    (decoding). The loop's last term is halting, absent with readout "last". Softmax, norms,
-    rotations and other elementwise work are left out. What training adds is in
+    (decoding). A dense core has its feed-forward in place of experts; an injection counts where it
+    multiplies by a matrix. The loop's last term is halting, absent with readout "last". Softmax,
+    norms, rotations and other elementwise work are left out. What training adds is in
     `training_flops_per_token`.
 
     Args:
@@ -156,7 +191,9 @@ def flops_per_token(
     attention = attention_weights(cfg) + per_key * (length + 1) / 2
     dense = attention + 3 * cfg.dim * cfg.dense_width
     experts = cfg.expert_dim * cfg.n_experts_per_tok + cfg.shared_width * cfg.n_shared_experts
-    loop = attention + cfg.dim * (cfg.n_experts + 3 * experts)
+    ffn = cfg.dim * (cfg.n_experts + 3 * experts)
+    layer = dense if cfg.core_ffn == "dense" else attention + ffn
+    loop = cfg.core_layers * layer + _injection_products(cfg)
     if cfg.loop_lora:
         loop += 2 * cfg.dim * cfg.lora_rank
     if cfg.readout != "last":
@@ -165,13 +202,24 @@ def flops_per_token(
     if cfg.kv == "first":  # the later loops form no keys and values of their own
         width = cfg.kv_lora_rank + cfg.qk_rope_head_dim
         width = width if cfg.attn_type == "mla" else 2 * cfg.n_kv_heads * cfg.head_dim
-        saved = (loops - 1) * cfg.dim * width
+        saved = cfg.core_layers * (loops - 1) * cfg.dim * width
     return FlopBudget(
         prelude=2 * cfg.prelude_layers * dense,
         loops=2 * (loops * loop - saved),
         coda=2 * cfg.coda_layers * dense,
         head=2 * cfg.vocab_size * cfg.dim,
     )
+
+
+def _injection_products(cfg: MythosConfig) -> int:
+    """Multiply-adds of one token and loop in the injection's matrix products."""
+    if cfg.input_matrix:
+        return cfg.dim**2
+    if cfg.injection == "concat_linear":
+        return 2 * cfg.dim**2
+    if cfg.injection == "hyper":  # reading and writing each form the connections
+        return 2 * cfg.streams * (cfg.streams + 2) * cfg.dim
+    return 0
 
 
 def training_flops_per_token(
@@ -220,7 +268,7 @@ def cache_bytes_per_token(
     """
     loops = _at_least_one("n_loops", cfg.max_loop_iters if n_loops is None else n_loops)
     size = _at_least_one("bytes_per_number", bytes_per_number)
-    slots = cfg.prelude_layers + cfg.loop_slots(loops) + cfg.coda_layers
+    slots = cfg.prelude_layers + cfg.loop_slots(loops) * cfg.core_layers + cfg.coda_layers
     return slots * sum(math.prod(shape) for shape in cfg.cache_widths.values()) * size
 
 

@@ -10,7 +10,13 @@ from open_mythos.errors import ConfigError, did_you_mean
 
 AttentionType = Literal["gqa", "mla"]
 Readout = Literal["act", "last", "act_sum"]
-InjectionType = Literal["lti", "add"]
+InjectionType = Literal["lti", "lti_first", "add", "none", "concat_linear", "damped", "hyper"]
+InputWrite = Literal["free", "euler", "zoh"]
+LoopNorm = Literal["none", "pre", "post", "sandwich"]
+BlockNorm = Literal["pre", "post", "sandwich", "pre_post"]
+InitialState = Literal["input", "zeros", "noise", "learned"]
+CoreFFN = Literal["moe", "dense"]
+LoopsBeyond = Literal["continue", "hold", "cycle"]
 Halted = Literal["continue", "freeze"]
 KVMode = Literal["per_loop", "first", "last"]
 
@@ -55,8 +61,30 @@ class MythosConfig:
         readout: What the coda reads. "act": the halting-weighted mean of the loop states;
             "last": the state after the last loop, halting plays no part; "act_sum": the
             unnormalised sum of open-mythos 0.5.0, for its checkpoints.
-        injection: State update. "lti": h <- A h + B e + f; "add": h <- f (the input enters
-            only through the block's own argument h + e).
+        injection: State update, f being what the block says of h + e unless another argument is
+            named. "lti": h <- A h + B e + f; "lti_first": h <- block(A h + B e); "add": h <- f;
+            "none": h <- block(h); "concat_linear": h <- block(W [h; e]); "damped": h <- (1 -
+            damping) h + damping f; "hyper": several streams of state, hyper-connected.
+        input_write: What the input writes in an lti step dt. "free": B itself (open-mythos 0.5.0);
+            "euler": dt B; "zoh": (1 - A) / a B, the exact integral.
+        input_matrix: Whether B of an lti injection is a full matrix, identity at the start.
+        damping: Step length of the damped injection, in (0, 1].
+        streams: States side by side of the hyper injection.
+        loop_norm: RMSNorm at the loop's border: "pre", of what the block reads; "post", of the
+            next state; "sandwich", both; "none".
+        block_norm: RMSNorms of every block. "pre": x + f(norm(x)); "post": norm(x + f(x));
+            "sandwich": x + norm(f(norm(x))); "pre_post": norm(x + f(norm(x))).
+        initial_state: State before the first loop: the loop's "input" e, "zeros", one "learned"
+            vector, or "noise" (of initial_std; in evaluation a fixed function of the position).
+        initial_std: Standard deviation of that noise.
+        prelude_norm: Whether what the prelude says is normed before the loop sees it.
+        core_layers: Blocks that one loop runs, one after the other, each with its own cache.
+        core_ffn: Feed-forward of those blocks: "moe", or "dense" of width dense_width.
+        untied_router: Whether every loop up to max_loop_iters has a router of its own.
+        untied_attention: The same of attention layers; a compiled loop then needs a graph each.
+        loops_beyond: What loops past max_loop_iters get. "continue": the loop index counts on, and
+            adapter and untied parts stay at their last; "hold": all stay at the last; "cycle": all
+            begin again.
         halted: What a halted position does. "continue": its output is fixed, its state goes on;
             "freeze": its state, keys and values stay as they were when it halted.
         kv: Keys and values across loops. "per_loop": every loop attends to its own; "first": the
@@ -64,7 +92,8 @@ class MythosConfig:
             depth; "last": trained as "per_loop", but the cache keeps only what the last loop
             wrote: an approximation at inference, exempt from cached = uncached.
         lti_decay: Start of A in the lti injection, in (0, 1).
-        loop_index: Whether the loop number is signalled in the first dim // 8 channels.
+        loop_index: Whether the loop number is signalled, in the first loop_index_dim channels.
+        loop_index_dim: Those channels; None is dim // 8.
         loop_index_scale: Amplitude of that signal.
         loop_lora: Whether the block output gets a per-loop low-rank correction.
         init_std: Standard deviation of every Linear and Embedding at the start.
@@ -100,10 +129,25 @@ class MythosConfig:
     dense_hidden: int | None = None
     readout: Readout = "act"
     injection: InjectionType = "lti"
+    input_write: InputWrite = "free"
+    input_matrix: bool = False
+    damping: float = 0.95
+    streams: int = 4
+    loop_norm: LoopNorm = "pre"
+    block_norm: BlockNorm = "pre"
+    initial_state: InitialState = "input"
+    initial_std: float = 1.0
+    prelude_norm: bool = False
+    core_layers: int = 1
+    core_ffn: CoreFFN = "moe"
+    untied_router: bool = False
+    untied_attention: bool = False
+    loops_beyond: LoopsBeyond = "continue"
     halted: Halted = "continue"
     kv: KVMode = "per_loop"
     lti_decay: float = SEED_LTI_DECAY
     loop_index: bool = True
+    loop_index_dim: int | None = None
     loop_index_scale: float = 1.0
     loop_lora: bool = True
     init_std: float = 0.02
@@ -132,8 +176,8 @@ class MythosConfig:
 
     @property
     def loop_dim(self) -> int:
-        """Leading channels that carry the loop index."""
-        return self.dim // 8
+        """Leading channels that carry the loop index, with the default resolved."""
+        return self.dim // 8 if self.loop_index_dim is None else self.loop_index_dim
 
     @property
     def dense_width(self) -> int:
@@ -154,6 +198,17 @@ class MythosConfig:
             return {"c_kv": (self.kv_lora_rank,), "k_rope": (self.qk_rope_head_dim,)}
         heads = (self.n_kv_heads, self.head_dim)
         return {"k": heads, "v": heads}
+
+    @property
+    def loop_widths(self) -> dict[str, tuple[int, ...]]:
+        """What the core caches per token in one loop: the entries of its layers, side by side."""
+        layers = range(self.core_layers)
+        return {layer_name(n, i): w for i in layers for n, w in self.cache_widths.items()}
+
+    def loop_row(self, loop_t: int) -> int:
+        """The row that loop `loop_t`, from 0, has in tables of max_loop_iters rows."""
+        rows = self.max_loop_iters
+        return loop_t % rows if self.loops_beyond == "cycle" else min(loop_t, rows - 1)
 
     def loop_slots(self, n_loops: int) -> int:
         """Cache slots that `n_loops` loops share or fill."""
@@ -186,6 +241,7 @@ class MythosConfig:
         self._check_types()
         self._check_ranges()
         self._check_attention()
+        self._check_loop()
         if self.n_experts_per_tok > self.n_experts:
             raise ConfigError(
                 f"n_experts_per_tok ({self.n_experts_per_tok}) exceeds n_experts "
@@ -200,16 +256,16 @@ class MythosConfig:
                 raise ConfigError(f"{name} is {options}, not {value!r}")
         for name in INTEGERS:
             value = getattr(self, name)
-            if name == "dense_hidden" and value is None:
+            if name in MAY_BE_NONE and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ConfigError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
-        for name in ("loop_index", "loop_lora"):
+        for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, not {getattr(self, name)!r}")
         for name in REALS:
             value = getattr(self, name)
-            if name == "embed_init_std" and value is None:
+            if name in MAY_BE_NONE and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"{name} must be a number, not {value!r}")
@@ -233,10 +289,29 @@ class MythosConfig:
             raise ConfigError(f"lti_decay is {self.lti_decay}; it must lie strictly inside (0, 1)")
         if self.rope_theta <= 0.0:
             raise ConfigError(f"rope_theta is {self.rope_theta}; it must be positive")
-        for name in ("init_std", "embed_init_std", "loop_index_scale", "last_norm_init"):
+        for name in NOT_NEGATIVE:
             value = getattr(self, name)
             if value is not None and value < 0.0:
                 raise ConfigError(f"{name} is {value}; it must not be negative")
+
+    def _check_loop(self) -> None:
+        if not 0.0 < self.damping <= 1.0:
+            raise ConfigError(
+                f"damping is {self.damping}; it must lie in (0, 1], 1 being a full step"
+            )
+        if self.loop_dim > self.dim:
+            raise ConfigError(
+                f"loop_index_dim is {self.loop_index_dim}; it can be at most dim ({self.dim})"
+            )
+        if self.input_matrix and self.injection not in ("lti", "lti_first"):
+            raise ConfigError(
+                f"input_matrix belongs to the lti injections, not to {self.injection!r}; leave it "
+                "out, or take injection='lti' or 'lti_first'"
+            )
+        if self.untied_router and self.core_ffn == "dense":
+            raise ConfigError(
+                "untied_router is True, but core_ffn is 'dense', which has no router; drop one"
+            )
 
     def _check_attention(self) -> None:
         if self.dim % self.n_heads:
@@ -261,14 +336,28 @@ class MythosConfig:
             )
 
 
+def layer_name(entry: str, layer: int) -> str:
+    """The name of a cache entry of the core's layer `layer`; the first one's stays as it is."""
+    return f"{entry}.{layer}" if layer else entry
+
+
 FIELDS = tuple(f.name for f in fields(MythosConfig))
 CHOICES: dict[str, tuple[str, ...]] = {
     "attn_type": get_args(AttentionType),
     "readout": get_args(Readout),
     "injection": get_args(InjectionType),
+    "input_write": get_args(InputWrite),
+    "loop_norm": get_args(LoopNorm),
+    "block_norm": get_args(BlockNorm),
+    "initial_state": get_args(InitialState),
+    "core_ffn": get_args(CoreFFN),
+    "loops_beyond": get_args(LoopsBeyond),
     "halted": get_args(Halted),
     "kv": get_args(KVMode),
 }
 INTEGERS = tuple(f.name for f in fields(MythosConfig) if f.type in (int, int | None))
 REALS = tuple(f.name for f in fields(MythosConfig) if f.type in (float, float | None))
-MAY_BE_ZERO = ("prelude_layers", "coda_layers", "n_shared_experts")
+SWITCHES = tuple(f.name for f in fields(MythosConfig) if f.type is bool)
+MAY_BE_ZERO = ("prelude_layers", "coda_layers", "n_shared_experts", "loop_index_dim")
+MAY_BE_NONE = ("dense_hidden", "embed_init_std", "loop_index_dim")
+NOT_NEGATIVE = ("init_std", "embed_init_std", "loop_index_scale", "last_norm_init", "initial_std")

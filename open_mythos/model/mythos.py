@@ -40,7 +40,6 @@ from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.loop.trace import LoopTrace
 from open_mythos.nn.mode import evaluating
 from open_mythos.nn.moe.balance import recomputing
-from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary, rotary
 from open_mythos.nn.static_cache import StaticCache
@@ -171,7 +170,7 @@ class OpenMythos(Published):
             cache.fix_loops(loops)
         observed = return_output or self.training  # nobody else asks what the loops did
         features, trace = self._pass(
-            ids, loops, view.context, cache, view.real,
+            ids, view.where, loops, view.context, cache, view.real,
             keep=None if observed else logits_to_keep,
             backprop_loops=backprop_loops,
             read_loops=reads,
@@ -194,6 +193,7 @@ class OpenMythos(Published):
     def _pass(
         self,
         ids: Tensor,
+        where: Tensor,
         n_loops: int | RowLoops,
         context: AttentionContext,
         cache: "KVCache | StaticCache | None",
@@ -204,13 +204,13 @@ class OpenMythos(Published):
     ) -> tuple[Tensor, LoopTrace | None]:
         """Features (B, S, dim), or those of the last `keep` positions at least, and the trace.
 
-        `how` is passed on to the loop.
+        `where` (S,) or (B, S) are positions; `how` is passed on to the loop.
         """
         first = None if cache is None else cache.prelude
-        e = run_blocks(self.prelude, self.embed(ids), context, first)
+        x = run_blocks(self.prelude, self.embed(ids), context, first)
         slots = None if cache is None else cache.recurrent
-        # The state starts as a copy: a compiled loop would take h being e for a case of its own.
-        x, trace = self.recurrent.run(e.clone(), e, context, n_loops, slots, valid, **how)
+        h, e = self.recurrent.begin(x, where)
+        x, trace = self.recurrent.run(h, e, context, n_loops, slots, valid, **how)
         return self._finish(x, context, cache, keep), trace
 
     def _finish(
@@ -250,7 +250,7 @@ class OpenMythos(Published):
         )
         loops, given = len(cache.constants.ticks), cache.constants
         features, _ = self._pass(
-            token.unsqueeze(1), loops, context, cache, constants=given, observed=False
+            token.unsqueeze(1), where, loops, context, cache, constants=given, observed=False
         )
         cache.position += 1
         return self._logits(features)[:, 0]
@@ -341,20 +341,24 @@ class OpenMythos(Published):
         ranks if torch.distributed is initialised.
 
         Returns:
-            (E,) int64, those tokens.
+            (E,) int64, those tokens; of several layers of the core, one layer's after the other's;
+            (0,) without experts.
         """
-        ffn = self.recurrent.block.ffn
-        assert isinstance(ffn, MoEFFN)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(ffn.load)
-            ffn.load //= ffn.alike
-        return ffn.update_bias(step_size)
+        loads = [self.embed.weight.new_zeros(0, dtype=torch.int64)]
+        for ffn in self.recurrent.mixtures:
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(ffn.load)
+                ffn.load //= ffn.alike
+            loads.append(ffn.update_bias(step_size))
+        return torch.cat(loads)
 
     @torch.no_grad()
     def _count(self, trace: LoopTrace) -> None:
-        ffn = self.recurrent.block.ffn
-        if self.training and isinstance(ffn, MoEFFN) and not recomputing():
-            ffn.load += trace.router_load.sum(dim=0)
+        if not self.training or recomputing():
+            return
+        loads = trace.router_load.sum(0).view(-1, self.cfg.n_experts)
+        for ffn, load in zip(self.recurrent.mixtures, loads, strict=True):
+            ffn.load += load
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -390,9 +394,8 @@ class OpenMythos(Published):
         except (RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{source} does not fit its config: {error}") from error
         model.head.weight = model.embed.weight
-        ffn = model.recurrent.block.ffn
-        assert isinstance(ffn, MoEFFN)
-        ffn.load = torch.zeros(cfg.n_experts, dtype=torch.int64)
-        wide = torch.promote_types(ffn.router_bias.dtype, torch.float32)
-        ffn.router_bias = ffn.router_bias.to(wide)
+        for ffn in model.recurrent.mixtures:
+            ffn.load = torch.zeros(cfg.n_experts, dtype=torch.int64)
+            wide = torch.promote_types(ffn.router_bias.dtype, torch.float32)
+            ffn.router_bias = ffn.router_bias.to(wide)
         return model

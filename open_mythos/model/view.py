@@ -20,11 +20,13 @@ class View:
         context: Rotary tables and visibility.
         valid: (B, cached + T) boolean, which keys are real; None means all of them.
         real: (B, T) the same of the new positions.
+        where: (T,) or (B, T) int64, positions.
     """
 
     context: AttentionContext
     valid: Tensor | None
     real: Tensor | None
+    where: Tensor
 
 
 def look(
@@ -63,9 +65,8 @@ def look(
         real = padding_mask(valid, ids.shape[1])
         mask = real if mask is None else mask & real
     tables = rotary(where, cfg.rope_dim, cfg.rope_theta)
-    return View(
-        AttentionContext(tables, mask=mask), valid, None if valid is None else valid[:, past:]
-    )
+    new = None if valid is None else valid[:, past:]
+    return View(AttentionContext(tables, mask=mask), valid, new, where)
 
 
 def _within(together: Tensor, valid: Tensor | None) -> Tensor:

@@ -54,14 +54,40 @@ class BlockTrace:
     load: Tensor | None
 
 
+@dataclass(frozen=True)
+class LoopLayers:
+    """What one loop has of its own in a block that all loops share.
+
+    Attributes:
+        attn: Attention; None where it is shared.
+        router: (E, dim), the weight of the router; None likewise.
+    """
+
+    attn: GQAttention | MLAttention | None = None
+    router: Tensor | None = None
+
+
 class TransformerBlock(nn.Module):
-    """x + attention(norm(x)), then x + ffn(norm(x)); pre-norm, residual."""
+    """x + attention(norm(x)), then x + ffn(norm(x)): residual, and normed as cfg.block_norm says.
+
+    "pre" is that. "post" norms each sum instead (Vaswani et al. 2017; Dehghani et al. 2018);
+    "sandwich" also norms what each layer says (Ding et al. 2021; Ouro); "pre_post" also norms each
+    sum, so that the stream itself keeps unit size (Huginn, which calls it sandwich too).
+
+    Attributes:
+        attn_out_norm: Norm behind attention; None where there is none.
+        ffn_out_norm: Norm behind the feed-forward; None likewise.
+    """
 
     def __init__(self, cfg: MythosConfig, use_moe: bool = False) -> None:
         """Attention by cfg.attn_type; a mixture of experts if `use_moe`, else a dense SwiGLU."""
         super().__init__()
+        self.order = cfg.block_norm
         self.attn_norm = RMSNorm(cfg.dim)
         self.ffn_norm = RMSNorm(cfg.dim)
+        behind = cfg.block_norm in ("sandwich", "pre_post")
+        self.attn_out_norm = RMSNorm(cfg.dim) if behind else None
+        self.ffn_out_norm = RMSNorm(cfg.dim) if behind else None
         self.attn = MLAttention(cfg) if cfg.attn_type == "mla" else GQAttention(cfg)
         self.ffn = MoEFFN(cfg) if use_moe else Expert(cfg.dim, cfg.dense_width)
         self.drop = nn.Dropout(cfg.dropout)
@@ -77,6 +103,7 @@ class TransformerBlock(nn.Module):
         shared: Entries | None = None,
         dense: bool = False,
         keep: int | None = None,
+        own: "LoopLayers | None" = None,
     ) -> tuple[Tensor, BlockTrace]:
         """One pass over (B, T, dim).
 
@@ -90,18 +117,22 @@ class TransformerBlock(nn.Module):
             dense: Let no position be skipped; the load counts the active ones all the same.
             keep: The stream of the last so many positions (at least 1) is wanted alone: the others
                 are seen by them, and cached, and go no further. None is all of them.
+            own: Layers of this loop alone, in place of the block's.
         """
+        attn = self.attn if own is None or own.attn is None else own.attn
+        read = x if self.order == "post" else self.attn_norm(x)
         if keep is not None and keep < x.shape[1]:
-            mixed, new, seen = self._look_back(self.attn_norm(x), context, slot, keep)
+            mixed, new, seen = self._look_back(read, context, slot, keep)
             x = x[:, -keep:]
         else:
-            mixed, new, seen = self._look(self.attn_norm(x), context, slot, frozen, shared)
-        x, normed = self.ffn_norm.after(x, self.drop(mixed))
-        x, load = self._feed(x, normed, active, dense=dense)
+            mixed, new, seen = self._look(attn, read, context, slot, frozen, shared)
+        x, read = self._after(x, self.drop(mixed))
+        x, load = self._feed(x, read, active, None if own is None else own.router, dense=dense)
         return x, BlockTrace(new, seen, load)
 
     def _look(
         self,
+        attn: GQAttention | MLAttention,
         x: Tensor,
         context: AttentionContext,
         slot: LayerCache | None,
@@ -110,21 +141,21 @@ class TransformerBlock(nn.Module):
     ) -> tuple[Tensor, Entries, Entries]:
         """What attention says, the positions' own entries, and all that were looked at."""
         if shared is not None:
-            q = self.attn.queries(x, context.rotary)
-            return self.attn.mix(q, shared, context), {}, shared
-        if isinstance(slot, StaticSlot) and self.attn.cfg.halted == "continue":
-            return self.attn.step(x, slot, context), {}, slot.store
+            q = attn.queries(x, context.rotary)
+            return attn.mix(q, shared, context), {}, shared
+        if isinstance(slot, StaticSlot) and attn.cfg.halted == "continue":
+            return attn.step(x, slot, context), {}, slot.store
         own = slot is not None and frozen is None and not isinstance(slot, StaticSlot)
-        if slot is not None and own and self.attn.fills(x):
+        if slot is not None and own and attn.fills(x):
             new = slot.room(x.shape[1])
-            q = self.attn.fill(x, context.rotary, new)
+            q = attn.fill(x, context.rotary, new)
             seen = {name: slot.shown(name, x.shape[1]) for name in new}
-            return self.attn.mix(q, seen, context), new, seen
-        q, new = self.attn.project(x, context.rotary)
+            return attn.mix(q, seen, context), new, seen
+        q, new = attn.project(x, context.rotary)
         if frozen is not None:
             new = frozen.hold(new)
         seen = new if slot is None else slot.extend(new)
-        return self.attn.mix(q, seen, context), new, seen
+        return attn.mix(q, seen, context), new, seen
 
     def _look_back(
         self, x: Tensor, context: AttentionContext, slot: LayerCache | None, keep: int
@@ -135,22 +166,63 @@ class TransformerBlock(nn.Module):
         own = context.last(keep)
         return self.attn.mix(self.attn.queries(x[:, -keep:], own.rotary), seen, own), new, seen
 
+    def _after(self, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+        """The stream after attention, and what the feed-forward reads of it."""
+        if self.order == "post":
+            x = self.attn_norm.after(x, mixed)[1]
+            return x, x
+        if self.attn_out_norm is None:
+            return self.ffn_norm.after(x, mixed)
+        if self.order == "sandwich":
+            return self.ffn_norm.after(x, self.attn_out_norm(mixed))
+        x = self.attn_out_norm.after(x, mixed)[1]
+        return x, self.ffn_norm(x)
+
     def _feed(
-        self, x: Tensor, normed: Tensor, active: Tensor | None, *, dense: bool
+        self,
+        x: Tensor,
+        read: Tensor,
+        active: Tensor | None,
+        router: Tensor | None,
+        *,
+        dense: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """The stream after the feed-forward, and the load of its experts."""
+        if self.order == "sandwich":
+            assert self.ffn_out_norm is not None
+            y, load = self._say(read, active, router, dense=dense)
+            return x + self.ffn_out_norm(y), load
+        x, load = self._say(read, active, router, plus=x, dense=dense)
+        if self.order == "post":
+            x = self.ffn_norm(x)
+        elif self.ffn_out_norm is not None:
+            x = self.ffn_out_norm(x)
+        return x, load
+
+    def _say(
+        self,
+        read: Tensor,
+        active: Tensor | None,
+        router: Tensor | None,
+        *,
+        plus: Tensor | None = None,
+        dense: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the feed-forward says, added to `plus`; and the load of its experts."""
         ffn = self.ffn
         joined = not patched(ffn) and not (self.training and self.drop.p > 0.0)
         if not isinstance(ffn, MoEFFN):
-            # `x` is this block's own sum, and not read again.
-            return (ffn(normed, x, spare=True) if joined else x + self.drop(ffn(normed))), None
-        if patched(ffn):  # the eager dense path, so that whoever watches sees every position
-            y, load = ffn(normed), ffn.count(normed if active is None else normed[active])
-        elif joined and active is None:
-            return ffn.routed(normed, plus=x)
+            # `plus` is this block's own sum; post-norm blocks read it too, and keep it for that.
+            if joined and plus is not None and plus is not read:
+                return ffn(read, plus, spare=True), None
+            y, load = ffn(read), None
+        elif patched(ffn):  # the eager dense path, so that whoever watches sees every position
+            y, load = ffn(read), ffn.count(read if active is None else read[active])
+        elif joined and active is None and plus is not read:
+            return ffn.routed(read, plus=plus, router=router)
         else:
-            y, load = ffn.routed(normed, active, dense=dense)
-        return x + self.drop(y), load
+            y, load = ffn.routed(read, active, dense=dense, router=router)
+        return self.drop(y) if plus is None else plus + self.drop(y), load
 
     @property
     def watched(self) -> bool:
@@ -166,10 +238,10 @@ class TransformerBlock(nn.Module):
         cache_key: str = "default",
     ) -> Tensor:
         """One pass in the call form of open-mythos 0.5.0; see `GQAttention.forward`."""
-        mixed: Tensor = self.attn(self.attn_norm(x), freqs_cis, mask, kv_cache, cache_key)
-        x = x + self.drop(mixed)
-        out: Tensor = x + self.drop(self.ffn(self.ffn_norm(x)))
-        return out
+        read = x if self.order == "post" else self.attn_norm(x)
+        mixed: Tensor = self.attn(read, freqs_cis, mask, kv_cache, cache_key)
+        x, read = self._after(x, self.drop(mixed))
+        return self._feed(x, read, None, None, dense=True)[0]
 
 
 def run_blocks(

@@ -1,11 +1,12 @@
 """Keys and values of what was already read: preallocated, typed, with a length."""
 
+import copy
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from open_mythos.config.mythos import MythosConfig
+from open_mythos.config.mythos import MythosConfig, layer_name
 from open_mythos.errors import CacheError
 
 
@@ -89,6 +90,16 @@ class LayerCache:
                     f"{like.device}; make a new one after moving the model"
                 )
 
+    def layer(self, index: int) -> "LayerCache":
+        """The cache of one of the core's layers, where a loop's slot holds those of all.
+
+        It shares storage, and knows the length of now: it is made for one pass.
+        """
+        part = copy.copy(self)
+        names = {layer_name(name, index): name for name in self.store if "." not in name}
+        part.store = {plain: self.store[name] for name, plain in names.items()}
+        return part
+
     def advance(self, count: int) -> None:
         """Commit the `count` positions written last."""
         self.length += count
@@ -154,7 +165,7 @@ class KVCache:
                 f"capacity is {capacity}, the model's max_seq_len is {cfg.max_seq_len}; ask for "
                 "less, or raise the field"
             )
-        self.widths = cfg.cache_widths
+        self.widths, self.loop_widths = cfg.cache_widths, cfg.loop_widths
         self.shape = network_shape(cfg)
         self.shared = cfg.kv != "per_loop"
         self.batch, self.capacity, self.length = batch, capacity, 0
@@ -167,9 +178,9 @@ class KVCache:
         if n_loops is not None:
             self.fix_loops(n_loops)
 
-    def _slot(self) -> LayerCache:
+    def _slot(self, widths: Mapping[str, tuple[int, ...]] | None = None) -> LayerCache:
         return LayerCache(
-            self.widths, self.batch, self.capacity, device=self.device, dtype=self.dtype
+            widths or self.widths, self.batch, self.capacity, device=self.device, dtype=self.dtype
         )
 
     def fix_loops(self, n_loops: int) -> None:
@@ -183,7 +194,7 @@ class KVCache:
             wanted = 1 if self.shared else n_loops
             self.recurrent = [
                 *self.recurrent[:wanted],
-                *(self._slot() for _ in range(wanted - len(self.recurrent))),
+                *(self._slot(self.loop_widths) for _ in range(wanted - len(self.recurrent))),
             ]
         elif self.n_loops != n_loops:
             raise CacheError(
@@ -262,4 +273,5 @@ class KVCache:
 def network_shape(cfg: MythosConfig) -> dict[str, object]:
     """The config's fields that a cached number depends on, by name."""
     fields = ("dim", "n_heads", "attn_type", "kv", "prelude_layers", "coda_layers", "rope_theta")
-    return {**{name: getattr(cfg, name) for name in fields}, "entries": cfg.cache_widths}
+    shape = {name: getattr(cfg, name) for name in (*fields, "core_layers")}
+    return {**shape, "entries": cfg.cache_widths}

@@ -6,7 +6,7 @@ they carry along; a dict that was copied, or whose tensors were replaced, is rea
 Plain entries do not tell which positions are padding: give the whole attention_mask with them.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,7 @@ from open_mythos.nn.cache import Entries, KVCache, LayerCache
 LEAST_ROOM = 64  # positions allocated at first; doubled when they run out
 
 DictCache = MutableMapping[str, Any]
+Widths = Mapping[str, tuple[int, ...]]  # entry name -> shape of one position
 
 
 class LayerEntry(dict[str, Tensor]):
@@ -175,7 +176,7 @@ def _fill(slot: LayerCache, key: str, entry: Entries, batch: int) -> None:
 
 
 def open_slot(
-    entries: DictCache, key: str, cfg: MythosConfig, batch: int, new: int, like: Tensor
+    entries: DictCache, key: str, widths: Widths, batch: int, new: int, like: Tensor
 ) -> LayerCache:
     """One layer's cache behind a dict entry, for layers that are called by hand.
 
@@ -187,9 +188,7 @@ def open_slot(
         slot = entry.slot
     else:
         length = 0 if entry is None else next(iter(entry.values())).shape[1]
-        slot = LayerCache(
-            cfg.cache_widths, batch, _room(length + new), device=like.device, dtype=like.dtype
-        )
+        slot = LayerCache(widths, batch, _room(length + new), device=like.device, dtype=like.dtype)
         if entry is not None:
             _fill(slot, key, entry, batch)
             slot.length = length

@@ -27,9 +27,16 @@ class RMSNorm(nn.Module):
             return total, self(total)
         return add_norm(x, y, self.weight, self.eps)
 
-    def of_sum(self, h: Tensor, signal: Tensor | None, e: Tensor) -> Tensor:
+    def of_sum(self, h: Tensor, signal: Tensor | None, e: Tensor | None) -> Tensor:
         """The norm of h + signal + e: what a loop reads of its state, its number and its input."""
-        if patched(self):
-            normed: Tensor = self((h if signal is None else h + signal) + e)
+        if patched(self) or e is None:
+            normed: Tensor = self(total(h, signal, e))
             return normed
         return sum_norm(h, signal, e, self.weight, self.eps)
+
+
+def total(h: Tensor, signal: Tensor | None, e: Tensor | None) -> Tensor:
+    """The sum h + signal + e, of those that there are."""
+    if signal is not None:
+        h = h + signal
+    return h if e is None else h + e

@@ -23,13 +23,14 @@ ROLES: tuple[Role, ...] = ("matrix", "stack", "embedding", "vector")
 def role(name: str, parameter: Tensor, embeddings: Iterable[str] = ()) -> Role:
     """What a parameter is to the optimizer.
 
-    "vector": norms, biases, and the injection's log_A, log_dt and B, whatever their shape: decay
-    would pull them to values that mean something else than 'less' (A towards exp(-1)).
+    "vector": norms, biases, and the injection's log_A, log_dt, B and connections, whatever their
+    shape: decay would pull them to values that mean something else than 'less' (A towards exp(-1)).
     "embedding": a table of rows. "stack": the matrices of many experts in one tensor.
     """
     if name in embeddings:
         return "embedding"
-    if parameter.ndim < 2 or "injection" in name.split("."):
+    parts = name.split(".")
+    if parameter.ndim < 2 or ("injection" in parts and parts[-1] != "weight"):
         return "vector"
     return "stack" if parameter.ndim > 2 else "matrix"
 

@@ -277,7 +277,9 @@ def settling(read: dict[str, float], n_loops: int) -> dict[str, float]:
 
 
 def routing(load: Tensor) -> dict[str, Any]:
-    """What a record says of the experts' loads (T, E)."""
+    """What a record says of the experts' loads (T, E); nothing where there are no experts."""
+    if not load.shape[-1]:
+        return {}
     entropy, peak = load_entropy(load), load_peak(load)
     return {
         "router_entropy": float(entropy.mean()),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.loop.adapter import loop_index_embedding
+from open_mythos.nn.loop.initial import position_noise
 
 
 @dataclass
@@ -91,8 +92,8 @@ def attention(attn: Any, x: Tensor, position: int, past: list[Any]) -> tuple[Ten
     return attn.wo.weight @ torch.cat(heads), entry
 
 
-def mixture(ffn: Any, x: Tensor, load: list[int]) -> Tensor:
-    logits = ffn.router.weight @ x
+def mixture(ffn: Any, x: Tensor, load: list[int], router: Any = None) -> Tensor:
+    logits = (ffn.router.weight if router is None else router) @ x
     biased = (logits + ffn.router_bias).tolist()
     picked = sorted(range(len(biased)), key=lambda i: -biased[i])[: ffn.topk]
     weights = logits[torch.tensor(picked)].softmax(0)
@@ -102,11 +103,35 @@ def mixture(ffn: Any, x: Tensor, load: list[int]) -> Tensor:
     return out + sum((swiglu(shared, x) for shared in ffn.shared_experts), torch.zeros_like(x))
 
 
+def residual(order: str, x: Tensor, layer: Any, weights: tuple[Tensor, Any]) -> Tensor:
+    """One residual line; `weights` are the gains of its norm and of the one behind."""
+    first, behind = weights[0], None if weights[1] is None else weights[1].weight
+    if order == "pre":
+        return x + layer(norm(x, first))
+    if order == "post":
+        return norm(x + layer(x), first)
+    if order == "sandwich":
+        return x + norm(layer(norm(x, first)), behind)
+    assert order == "pre_post"
+    return norm(x + layer(norm(x, first)), behind)
+
+
+def one_block(
+    block: Any, x: Tensor, position: int, store: list[Any], feed: Any, attn: Any = None
+) -> Tensor:
+    """A block at one position; `feed` is its feed-forward, `attn` in place of its own."""
+
+    def look(y: Tensor) -> Tensor:
+        mixed, entry = attention(attn or block.attn, y, position, store)
+        store.append(entry)
+        return mixed
+
+    x = residual(block.order, x, look, (block.attn_norm.weight, block.attn_out_norm))
+    return residual(block.order, x, feed, (block.ffn_norm.weight, block.ffn_out_norm))
+
+
 def dense_block(block: Any, x: Tensor, position: int, store: list[Any]) -> Tensor:
-    mixed, entry = attention(block.attn, norm(x, block.attn_norm.weight), position, store)
-    store.append(entry)
-    x = x + mixed
-    return x + swiglu(block.ffn, norm(x, block.ffn_norm.weight))
+    return one_block(block, x, position, store, lambda y: swiglu(block.ffn, y))
 
 
 @dataclass
@@ -135,28 +160,105 @@ class Purse:
         return weight
 
 
+def core(model: OpenMythos, x: Tensor, at: tuple[int, int], slot: list[Any], load: Any) -> Tensor:
+    """All layers of the core in loop `at[0]`, for position `at[1]`."""
+    cfg, loop, (t, position) = model.cfg, model.recurrent, at
+    row = t % cfg.max_loop_iters if cfg.loops_beyond == "cycle" else min(t, cfg.max_loop_iters - 1)
+    for i, block in enumerate(loop.blocks):
+        router = attn = None
+        if row and cfg.untied_router:
+            router = loop.routers[row - 1, i]
+        if row and cfg.untied_attention:
+            attn = loop.attentions[row - 1][i]
+        served = load[i * cfg.n_experts : (i + 1) * cfg.n_experts]
+
+        def feed(y: Tensor, block: Any = block, r: Any = router, served: Any = served) -> Tensor:
+            dense = cfg.core_ffn == "dense"
+            return swiglu(block.ffn, y) if dense else mixture(block.ffn, y, served, r)
+
+        store = [past[i] for past in slot[:position]]
+        x = one_block(block, x, position, store, feed, attn)
+        load[i * cfg.n_experts : (i + 1) * cfg.n_experts] = served
+        if i == 0:
+            slot.append([])
+        slot[-1].append(store[-1])
+    return x
+
+
+def connections(hyper: Any, streams: list[Tensor]) -> tuple[Any, Any, Any]:
+    """alpha [N], R [N][N] and beta [N] of hyper-connections, one stream after the other."""
+    alpha, mix, beta = [], [], []
+    for i, stream in enumerate(streams):
+        moved = (hyper.moved @ norm(stream, hyper.norm.weight)).tanh()
+        alpha.append(hyper.alpha[i] + hyper.scale[0] * moved[0])
+        mix.append(hyper.mix[i] + hyper.scale[0] * moved[1:-1])
+        beta.append(hyper.beta[i] + hyper.scale[1] * moved[-1])
+    return alpha, mix, beta
+
+
+def linear_step(cfg: Any, injection: Any, h: Tensor, e: Tensor) -> Tensor:
+    """A h + B e."""
+    dt, a = injection.log_dt.exp(), injection.log_A.exp()
+    decay = (-dt * a).exp()
+    gain = {"free": 1.0, "euler": dt, "zoh": (1 - decay) / a}[cfg.input_write]
+    written = injection.B @ e if cfg.input_matrix else injection.B * e
+    return decay * h + gain * written
+
+
 def one_loop(
     model: OpenMythos, h: Tensor, e: Tensor, at: tuple[int, int], slot: list[Any], load: list[int]
 ) -> Tensor:
-    """The state of position `at[1]` after loop `at[0]`; appends its entry to `slot`."""
-    cfg, loop, (t, position) = model.cfg, model.recurrent, at
-    x = h + e
+    """The state of position `at[1]` after loop `at[0]`; appends its entries to `slot`."""
+    cfg, loop, t = model.cfg, model.recurrent, at[0]
+    injection: Any = loop.injection
+    streams = list(h.split(cfg.dim)) if cfg.injection == "hyper" else []
+    if cfg.injection == "lti_first":
+        x = linear_step(cfg, injection, h, e)
+    elif cfg.injection == "concat_linear":
+        x = injection.mix.weight @ torch.cat((h, e))
+    elif cfg.injection == "none":
+        x = h
+    elif streams:
+        alpha, mix, beta = connections(injection.connections, streams)
+        x = sum((w * s for w, s in zip(alpha, streams, strict=True)), e)
+    else:
+        x = h + e
     if cfg.loop_index:
+        counts = {"continue": t, "hold": min(t, cfg.max_loop_iters - 1)}
         zero = torch.zeros(1, 1, cfg.dim, dtype=h.dtype)
-        x = x + cfg.loop_index_scale * loop_index_embedding(zero, t, cfg.dim // 8)[0, 0]
-    x = norm(x, loop.norm.weight)
-    inner = norm(x, loop.block.attn_norm.weight)
-    mixed, entry = attention(loop.block.attn, inner, position, slot)
-    slot.append(entry)
-    x = x + mixed
-    x = x + mixture(loop.block.ffn, norm(x, loop.block.ffn_norm.weight), load)
+        count = counts.get(cfg.loops_beyond, t % cfg.max_loop_iters)
+        x = x + cfg.loop_index_scale * loop_index_embedding(zero, count, cfg.loop_dim)[0, 0]
+    if cfg.loop_norm in ("pre", "sandwich"):
+        x = norm(x, loop.norm.weight)
+    f = core(model, x, at, slot, load)
     if cfg.loop_lora:
-        row = loop.lora.scale.weight[min(t, cfg.max_loop_iters - 1)]
-        x = x + ((loop.lora.down.weight @ x) * row) @ loop.lora.B
-    if cfg.injection == "add":
-        return x
-    a = (-(loop.injection.log_dt + loop.injection.log_A).exp()).exp()
-    return a * h + loop.injection.B * e + x
+        held = min(t, cfg.max_loop_iters - 1)
+        row = loop.lora.scale.weight[
+            t % cfg.max_loop_iters if cfg.loops_beyond == "cycle" else held
+        ]
+        f = f + ((loop.lora.down.weight @ f) * row) @ loop.lora.B
+    if cfg.injection == "lti":
+        f = linear_step(cfg, injection, h, e) + f
+    elif cfg.injection == "damped":
+        f = (1 - cfg.damping) * h + cfg.damping * f
+    elif streams:
+        kept = [sum(mix[i][j] * streams[i] for i in range(cfg.streams)) for j in range(cfg.streams)]
+        f = torch.cat([k + b * f for k, b in zip(kept, beta, strict=True)])
+    if cfg.loop_norm in ("post", "sandwich"):
+        f = norm(f, loop.post_norm.weight)
+    return f
+
+
+def starting(model: OpenMythos, x: Tensor, position: int) -> tuple[Tensor, Tensor]:
+    """The state before the first loop, and the input of all loops."""
+    cfg, loop = model.cfg, model.recurrent
+    e = norm(x, loop.input_norm.weight) if cfg.prelude_norm else x
+    if cfg.initial_state == "noise":
+        h = position_noise(torch.tensor(position), cfg.dim).to(e.dtype) * cfg.initial_std
+    else:
+        given = {"input": e, "zeros": torch.zeros_like(e), "learned": loop.initial.vector}
+        h = given[cfg.initial_state]
+    return (h.repeat(cfg.streams) if cfg.injection == "hyper" else h), e
 
 
 def all_loops(
@@ -165,7 +267,8 @@ def all_loops(
     """What the coda reads at one position; writes its entries to `slots`."""
     cfg, act = model.cfg, model.recurrent.act
     purse = Purse(cfg.act_threshold, cfg.readout == "act", torch.zeros((), dtype=e.dtype))
-    h, mean = e, torch.zeros_like(e)
+    h, e = starting(model, e, position)
+    mean = torch.zeros_like(h)
     squares: list[float] = []
     for t, slot in enumerate(slots):
         if purse.tau is not None and cfg.halted == "freeze":
@@ -176,13 +279,15 @@ def all_loops(
         h = one_loop(model, h, e, (t, position), slot, record.loads[t])
         squares.append(h.square().mean().item())
         if cfg.readout != "last":
-            p = 1 / (1 + (-(act.halt.weight[0] @ h + act.halt.bias[0])).exp())
+            seen = sum(h.split(cfg.dim)) if cfg.injection == "hyper" else h
+            p = 1 / (1 + (-(act.halt.weight[0] @ seen + act.halt.bias[0])).exp())
             mean = mean + purse.pay(p, t, last=t == len(slots) - 1) * h
     record.weights.append([w.item() for w in purse.weights])
     record.used.append(len(slots) if purse.tau is None else purse.tau + 1)
     record.remainder.append(purse.remainder)
     record.squares.append(squares)
-    return h if cfg.readout == "last" else mean
+    read = h if cfg.readout == "last" else mean
+    return sum(read.split(cfg.dim)) if cfg.injection == "hyper" else read
 
 
 def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:
@@ -190,7 +295,9 @@ def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:
     prelude: list[list[Any]] = [[] for _ in model.prelude]
     coda: list[list[Any]] = [[] for _ in model.coda]
     slots: list[list[Any]] = [[] for _ in range(n_loops)]
-    record = Slow(torch.empty(0), loads=[[0] * model.cfg.n_experts for _ in range(n_loops)])
+    moe = model.cfg.core_ffn == "moe"
+    served = model.cfg.core_layers * model.cfg.n_experts * moe
+    record = Slow(torch.empty(0), loads=[[0] * served for _ in range(n_loops)])
     logits = []
     for i, token in enumerate(tokens):
         x = model.embed.weight[token]

@@ -89,14 +89,10 @@ def test_every_other_switch(
     check(build(**changes), slow, n_loops, split)
 
 
-def test_gradients_are_those_of_the_definition(
-    any_config: MythosConfig, build: Build, slow: Any
-) -> None:
-    """Through the halting weights and the frozen keys too."""
-    any_config.act_threshold = 0.6
-    model = build(any_config).train()
-    ids = torch.randint(any_config.vocab_size, (1, 3))
-    up = torch.randn(3, any_config.vocab_size, dtype=torch.float64)
+def compare_gradients(model: OpenMythos, slow: Any) -> None:
+    """Every parameter's gradient, against the definition's."""
+    ids = torch.randint(model.cfg.vocab_size, (1, 3))
+    up = torch.randn(3, model.cfg.vocab_size, dtype=torch.float64)
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     ours = torch.autograd.grad(
         (model(ids, 3)[0] * up).sum(), list(named.values()), allow_unused=True
@@ -111,3 +107,66 @@ def test_gradients_are_those_of_the_definition(
         torch.testing.assert_close(
             a, b, rtol=1e-8, atol=1e-9 * (1 + b.abs().max().item()), msg=lambda m, n=name: n + m
         )
+
+
+PARTS = {
+    "injection": st.sampled_from(
+        ["lti", "lti_first", "add", "none", "concat_linear", "damped", "hyper"]
+    ),
+    "input_write": st.sampled_from(["free", "euler", "zoh"]),
+    "damping": st.sampled_from([0.5, 1.0]),
+    "streams": st.integers(1, 3),
+    "loop_norm": st.sampled_from(["none", "pre", "post", "sandwich"]),
+    "block_norm": st.sampled_from(["pre", "post", "sandwich", "pre_post"]),
+    "initial_state": st.sampled_from(["input", "zeros", "noise", "learned"]),
+    "prelude_norm": st.booleans(),
+    "core_layers": st.integers(1, 3),
+    "core_ffn": st.sampled_from(["moe", "dense"]),
+    "untied_attention": st.booleans(),
+    "loops_beyond": st.sampled_from(["continue", "hold", "cycle"]),
+    "loop_index_dim": st.sampled_from([None, 0, 7, 16]),
+    "max_loop_iters": st.integers(1, 3),
+    "readout": st.sampled_from(["act", "last"]),
+    "halted": st.sampled_from(["continue", "freeze"]),
+    "attn_type": st.sampled_from(["gqa", "mla"]),
+    "act_threshold": st.sampled_from([0.5, 0.9]),
+}
+
+
+@settings(max_examples=40)
+@given(
+    changes=st.fixed_dictionaries(PARTS),
+    switches=st.tuples(st.booleans(), st.booleans()),
+    n_loops=st.integers(1, 4),
+    split=st.lists(st.integers(1, 2), min_size=1, max_size=2),
+)
+def test_every_part_of_the_loop(
+    changes: dict[str, Any],
+    switches: tuple[bool, bool],
+    n_loops: int,
+    split: list[int],
+    build: Build,
+    slow: Any,
+) -> None:
+    matrix, router = switches
+    changes["input_matrix"] = matrix and changes["injection"] in ("lti", "lti_first")
+    changes["untied_router"] = router and changes["core_ffn"] == "moe"
+    check(build(**changes), slow, n_loops, split)
+
+
+@settings(max_examples=15)
+@given(changes=st.fixed_dictionaries(PARTS), router=st.booleans())
+def test_gradients_of_every_part(
+    changes: dict[str, Any], router: bool, build: Build, slow: Any
+) -> None:
+    changes["untied_router"] = router and changes["core_ffn"] == "moe"
+    changes["initial_state"] = changes["initial_state"].replace("noise", "zeros")
+    compare_gradients(build(**changes).train(), slow)
+
+
+def test_gradients_are_those_of_the_definition(
+    any_config: MythosConfig, build: Build, slow: Any
+) -> None:
+    """Through the halting weights and the frozen keys too."""
+    any_config.act_threshold = 0.6
+    compare_gradients(build(any_config).train(), slow)

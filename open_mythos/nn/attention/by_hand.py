@@ -52,7 +52,7 @@ def attend_by_hand(
         context = legacy_context(freqs_cis, mask, length, past=0)
         q, new = layer.project(x, context.rotary)
         return layer.mix(q, new, context)
-    slot = open_slot(kv_cache, cache_key, layer.cfg, batch, length, like=x)
+    slot = open_slot(kv_cache, cache_key, layer.cfg.cache_widths, batch, length, like=x)
     context = legacy_context(freqs_cis, mask, length, past=slot.length)
     q, new = layer.project(x, context.rotary)
     out = layer.mix(q, slot.extend(new), context)

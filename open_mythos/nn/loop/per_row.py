@@ -88,6 +88,7 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
         back = upload(sorted(range(len(order)), key=order.__getitem__), h.device)
         h, e, context = h[index], e[index], context.part(index)
         valid = None if valid is None else valid[index]
+    h = loop.injection.spread(h)
     start = Standing(h, e, open_readout(loop.cfg, h))
     walk = Walk(loop, start, ends, rows.at_least, context, valid, read_loops, observed)
     left = walk.all_rows(backprop_loops)
@@ -96,6 +97,7 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
     def together(parts: Sequence[Tensor]) -> Tensor:
         """The rows in the caller's order, without the states that nobody reads."""
         every = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+        every = loop.injection.gathered(every)
         return every[: len(ends)] if back is None else every[back]
 
     value = together([part.readout.value for part in ended] + walk.discarded)

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +11,22 @@ from torch import Tensor, nn
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CacheError, InputError
 from open_mythos.nn.attention.context import AttentionContext, legacy_context
-from open_mythos.nn.block import BlockTrace, Frozen, TransformerBlock
+from open_mythos.nn.attention.gqa import GQAttention
+from open_mythos.nn.block import BlockTrace, Frozen, LoopLayers, TransformerBlock
 from open_mythos.nn.cache import Entries, LayerCache
 from open_mythos.nn.dict_cache import DictCache, close_slot, open_slot
 from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signals
 from open_mythos.nn.loop.constants import Constants, Tick
+from open_mythos.nn.loop.core import run_core
 from open_mythos.nn.loop.halting import ACTHalting
+from open_mythos.nn.loop.initial import InitialState
 from open_mythos.nn.loop.injection import Coefficients, build_injection
 from open_mythos.nn.loop.per_row import RowLoops, run_rows
 from open_mythos.nn.loop.readout import ActMean, Readout, open_readout
 from open_mythos.nn.loop.standing import Standing
 from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_change, state_rms
-from open_mythos.nn.norm import RMSNorm
+from open_mythos.nn.moe.layer import MoEFFN
+from open_mythos.nn.norm import RMSNorm, total
 from open_mythos.nn.watched import patched
 from open_mythos.ops.backend import capturing, traced
 from open_mythos.ops.loop_end import HaltingRule, Ledger, loop_update
@@ -52,7 +57,18 @@ def check_loops(n_loops: int | None, default: int) -> int:
 class RecurrentBlock(nn.Module):
     """h <- injection(h, e, f + lora(f, t)), f = block(norm(h + index(t) + e)), n_loops times.
 
+    That is the default; what is read, normed and written, and where the loop starts, are choices
+    of the config (docs/equations.md).
+
     Attributes:
+        norm: Of what the block reads; None without loop_norm "pre" or "sandwich".
+        post_norm: Of the next state; None without loop_norm "post" or "sandwich".
+        input_norm: Of the loop's input; None without prelude_norm.
+        block: The core's first layer.
+        deeper: The core's other layers.
+        routers: (max_loop_iters - 1, core_layers, E, dim), of the loops after the first; None where
+            the router is shared.
+        attentions: By loop after the first, then by layer; None where attention is shared.
         lockstep: Whether every loop runs even where nothing can change any more: ranks that talk
             inside of a loop must meet in each.
     """
@@ -63,15 +79,54 @@ class RecurrentBlock(nn.Module):
         """One block with a mixture of experts, and the loop's parts as the config names them."""
         super().__init__()
         self.cfg = cfg
-        self.norm = RMSNorm(cfg.dim)
-        self.block = TransformerBlock(cfg, use_moe=True)
+        moe = cfg.core_ffn == "moe"
         self.injection = build_injection(cfg)
+        self.initial = InitialState(cfg)
+        self.input_norm = RMSNorm(cfg.dim) if cfg.prelude_norm else None
+        self.norm = RMSNorm(cfg.dim) if cfg.loop_norm in ("pre", "sandwich") else None
+        after = cfg.loop_norm in ("post", "sandwich")
+        self.post_norm = RMSNorm(cfg.dim * self.injection.streams) if after else None
+        self.block = TransformerBlock(cfg, use_moe=moe)
+        self.deeper = nn.ModuleList(
+            TransformerBlock(cfg, use_moe=moe) for _ in range(cfg.core_layers - 1)
+        )
         self.act = ACTHalting(cfg.dim)
         if cfg.readout == "last":  # never called: DDP would wait for its gradient
             self.act.requires_grad_(False)
         self.lora = (
             LoRAAdapter(cfg.dim, cfg.lora_rank, cfg.max_loop_iters) if cfg.loop_lora else None
         )
+        rows, layers = cfg.max_loop_iters - 1, cfg.core_layers
+        self.routers = None
+        if cfg.untied_router and rows:
+            self.routers = nn.Parameter(torch.empty(rows, layers, cfg.n_experts, cfg.dim))
+            nn.init.normal_(self.routers, std=0.02)
+        self.attentions = None
+        if cfg.untied_attention and rows:
+            kind = type(self.block.attn)
+            self.attentions = nn.ModuleList(
+                nn.ModuleList(kind(cfg) for _ in range(layers)) for _ in range(rows)
+            )
+
+    @property
+    def blocks(self) -> list[TransformerBlock]:
+        """The core's layers, in the order in which a loop runs them."""
+        return [self.block, *(cast("TransformerBlock", block) for block in self.deeper)]
+
+    @property
+    def mixtures(self) -> list[MoEFFN]:
+        """The mixtures of experts of the core's layers; none of a dense core."""
+        return [block.ffn for block in self.blocks if isinstance(block.ffn, MoEFFN)]
+
+    def begin(self, x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+        """The state before the first loop and the input of all loops, (B, S, dim) each.
+
+        Args:
+            x: (B, S, dim), what the prelude says.
+            where: (S,) or (B, S) int64, positions.
+        """
+        e = x if self.input_norm is None else self.input_norm(x)
+        return self.initial(e, where), e
 
     def think(  # noqa: PLR0913 -- everything one loop depends on
         self,
@@ -84,11 +139,15 @@ class RecurrentBlock(nn.Module):
         active: Tensor | None = None,
         *,
         shared: Entries | None = None,
+        coefficients: Coefficients | None = None,
         dense: bool = False,
     ) -> tuple[Tensor, BlockTrace]:
         """What one loop says, f (B, S, dim), and what the block wrote and learnt."""
-        x = self.norm.of_sum(h, tick.signal, e)
-        f, trace = self.block.run(x, context, slot, frozen, active, shared=shared, dense=dense)
+        addends = self.injection.enter(h, e, tick.signal, coefficients)
+        x = total(*addends) if self.norm is None else self.norm.of_sum(*addends)
+        f, trace = run_core(
+            self.blocks, x, context, slot, frozen, active, shared=shared, dense=dense, own=tick.own
+        )
         if self.lora is not None and tick.scale is not None:
             f = self.lora.onto(f, tick.scale)
         return f, trace
@@ -112,14 +171,18 @@ class RecurrentBlock(nn.Module):
     ) -> tuple[Tensor, Readout, Noted]:
         """One loop and its place in the readout: the part that is compiled or recomputed whole."""
         before = h
-        f, trace = self.think(h, e, tick, context, slot, frozen, active, shared=shared, dense=dense)
+        f, trace = self.think(
+            h, e, tick, context, slot, frozen, active,
+            shared=shared, coefficients=coefficients, dense=dense,
+        )  # fmt: skip
         p = weight = None
         if self._in_one_kernel(h, f, tick):
             h, readout, p, weight = self._end(h, e, f, readout, tick, coefficients)
         else:
             new = self.injection(h, e, f, coefficients)
+            new = new if self.post_norm is None else self.post_norm(new)
             h = new if frozen is None else torch.where(frozen.halted.unsqueeze(-1), h, new)
-            p = self.act(h) if isinstance(readout, ActMean) else None
+            p = self.act(self.injection.gathered(h)) if isinstance(readout, ActMean) else None
             readout, weight = readout.step(h, p, last=tick.last)
         kept = self.cfg.halted == "freeze" or self.cfg.kv == "first"
         noted = Noted(
@@ -157,7 +220,7 @@ class RecurrentBlock(nn.Module):
             valid=valid,
             shared=now.shared,
             coefficients=coefficients,
-            dense=patched(self.act) or patched(self.block.ffn),
+            dense=patched(self.act) or any(patched(block.ffn) for block in self.blocks),
             observed=observed,
         )
         frozen, shared = now.frozen, now.shared
@@ -172,6 +235,8 @@ class RecurrentBlock(nn.Module):
         return (
             isinstance(tick.last, bool)
             and h.dtype == f.dtype
+            and self.post_norm is None
+            and self.injection.fusable
             and not any(patched(module) for module in self.act.modules())
             and not patched(self.injection)
             and rows_backend(h, f, self.act.halt.weight) == "triton"
@@ -187,7 +252,7 @@ class RecurrentBlock(nn.Module):
         coefficients: Coefficients | None,
     ) -> tuple[Tensor, Readout, Tensor | None, Tensor | None]:
         """The equations of `turn` after the block, by `loop_update`."""
-        carry = None if coefficients is None else (coefficients.a, coefficients.b)
+        carry = self.injection.carry(coefficients)
         rule = account = None
         if isinstance(readout, ActMean):
             ledger, halt = readout.ledger, self.act.halt
@@ -213,13 +278,31 @@ class RecurrentBlock(nn.Module):
             lasts = list((torch.arange(n_loops, device=like.device) == n_loops - 1).unbind())
         signals: list[Tensor | None] = [None] * n_loops
         if cfg.loop_index:
-            table = loop_signals(n_loops, cfg.loop_dim, cfg.dim, device=like.device)
-            signals = list((cfg.loop_index_scale * table).to(like.dtype).unbind())
+            counts_on = cfg.loops_beyond == "continue"
+            rows = n_loops if counts_on else min(n_loops, cfg.max_loop_iters)
+            table = loop_signals(rows, cfg.loop_dim, cfg.dim, device=like.device)
+            every = list((cfg.loop_index_scale * table).to(like.dtype).unbind())
+            signals = [every[t if counts_on else cfg.loop_row(t)] for t in range(n_loops)]
         scales: list[Tensor | None] = [None] * n_loops
         if self.lora is not None:
-            scales = [self.lora.row(t) for t in range(n_loops)]
-        ticks = tuple(Tick(*parts) for parts in zip(signals, scales, lasts, strict=True))
+            scales = [self.lora.row(cfg.loop_row(t)) for t in range(n_loops)]
+        own = [self._own(cfg.loop_row(t)) for t in range(n_loops)]
+        ticks = tuple(Tick(*parts) for parts in zip(signals, scales, lasts, own, strict=True))
         return Constants(ticks, self.injection.coefficients())
+
+    def _own(self, row: int) -> tuple[LoopLayers, ...]:
+        """What the loops of a table row have of their own, by layer; the first use the block's."""
+        if row == 0 or (self.routers is None and self.attentions is None):
+            return ()
+        layers = range(self.cfg.core_layers)
+        routers = [None if self.routers is None else self.routers[row - 1, i] for i in layers]
+        if self.attentions is None:
+            return tuple(LoopLayers(None, router) for router in routers)
+        attentions = cast("nn.ModuleList", self.attentions[row - 1])
+        return tuple(
+            LoopLayers(cast("GQAttention", attn), router)
+            for attn, router in zip(attentions, routers, strict=True)
+        )
 
     def run(  # noqa: PLR0913 -- everything a pass depends on
         self,
@@ -256,6 +339,7 @@ class RecurrentBlock(nn.Module):
             return run_rows(self, h, e, context, n_loops, *how, observed=observed)
         freeze = self.cfg.halted == "freeze"
         given = self.constants(n_loops, h) if constants is None else constants
+        h = self.injection.spread(h)
         now = Standing(h, e, open_readout(self.cfg, h))
         seen: list[Noted] = []
         reads: dict[int, Tensor] = {}
@@ -269,13 +353,13 @@ class RecurrentBlock(nn.Module):
                 )
             seen.append(noted)
             if t + 1 in read_loops and t + 1 < n_loops:
-                reads[t + 1] = now.readout.read(now.h)
+                reads[t + 1] = self.injection.gathered(now.readout.read(now.h))
             if self._settled(now.readout.halted, valid, freeze, cached=slots is not None):
                 break
         if slots is not None and self.cfg.kv == "per_loop":
             for slot in slots[len(seen) :]:  # the loops that nobody needed show the last keys
                 slot.extend(seen[-1].new or {})
-        value = now.readout.value
+        value = self.injection.gathered(now.readout.value)
         if not observed:
             return value, None
         return value, loop_trace(
@@ -327,7 +411,8 @@ class RecurrentBlock(nn.Module):
                 f"this kv_cache was filled with {held} loops, the call asks for {n_loops}; use a "
                 "new dict, or the same number of loops"
             )
-        slots = [open_slot(kv_cache, k, self.cfg, batch, length, like=h) for k in keys]
+        widths = self.cfg.loop_widths
+        slots = [open_slot(kv_cache, k, widths, batch, length, like=h) for k in keys]
         context = legacy_context(freqs_cis, mask, length, slots[0].length)
         out, _ = self.run(h, e, context, n_loops, slots)
         for key, slot in zip(keys, slots, strict=True):

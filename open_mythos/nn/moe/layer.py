@@ -144,6 +144,7 @@ class MoEFFN(HasParts):
         *,
         dense: bool = False,
         plus: Tensor | None = None,
+        router: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The layer's output and its load (E,) int64.
 
@@ -153,22 +154,26 @@ class MoEFFN(HasParts):
             dense: Compute every position all the same.
             plus: (B, S, dim) to add, where every position is active; overwritten where no
                 gradient is asked for.
+            router: (E, dim), a weight to route by in place of the layer's own.
         """
         if active is None:
-            y, _, load = self._rows(x.flatten(0, -2), None if plus is None else plus.flatten(0, -2))
+            given = None if plus is None else plus.flatten(0, -2)
+            y, _, load = self._rows(x.flatten(0, -2), given, router)
             return y.view(x.shape), load
         if dense or traced() or x.is_cuda:  # no shape depends on values
-            y, ids, _ = self._rows(x.flatten(0, -2))
+            y, ids, _ = self._rows(x.flatten(0, -2), None, router)
             counted = active.flatten().repeat_interleave(self.topk).to(torch.int64)
             load = torch.zeros_like(self.load).scatter_add(0, ids.flatten(), counted)
             return y.view(x.shape) * active.unsqueeze(-1), load
-        y, _, load = self._rows(x[active])
+        y, _, load = self._rows(x[active], None, router)
         return torch.zeros_like(x).masked_scatter(active.unsqueeze(-1), y), load
 
-    def _rows(self, rows: Tensor, plus: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _rows(
+        self, rows: Tensor, plus: Tensor | None = None, router: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(N, dim) -> (N, dim), with the experts (N, k) of the rows and the load (E,)."""
         shared = plus if self.shared is None else self.shared(rows, plus, spare=True)
-        logits = self.router(rows)
+        logits = self.router(rows) if router is None else F.linear(rows, router)
         few = self.together and few_rows(rows, self.gate_up, self.down, most=EXPERT_ROWS)
         if few and self.experts_backend == "auto":
             return moe_few(

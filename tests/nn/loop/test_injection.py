@@ -2,13 +2,19 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from open_mythos.config.mythos import MythosConfig
-from open_mythos.nn.loop.injection import AddInjection, LTIInjection, build_injection
+from open_mythos.config.mythos import InputWrite, MythosConfig
+from open_mythos.nn.loop.injection import (
+    AddInjection,
+    DampedInjection,
+    LTIInjection,
+    build_injection,
+)
 
 
 EXTREMES = [0.0, 1.0, -1.0, 50.0, -50.0, 1e4, -1e4, 1e38, -1e38, 3.4e38, -3.4e38]
@@ -126,3 +132,77 @@ def test_add_hands_the_block_output_on(tiny_config: Callable[..., MythosConfig])
     lti = build_injection(tiny_config(lti_decay=0.25))
     assert isinstance(lti, LTIInjection)
     assert lti.get_A().tolist() == pytest.approx([0.25] * 16, rel=1e-5)
+
+
+def held(write: str, dt: float, a: torch.Tensor, b: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+    """What the input writes in a step dt of dh/dt = -a h + b e, from h = 0, in 20,000 steps."""
+    if write == "euler":
+        return dt * b * e
+    h, n = torch.zeros_like(e), 20_000
+    for _ in range(n):  # the midpoint rule
+        middle = h + dt / (2 * n) * (b * e - a * h)
+        h = h + dt / n * (b * e - a * middle)
+    return h
+
+
+@pytest.mark.parametrize("write", ["euler", "zoh"])
+def test_the_input_writes_what_its_step_says(write: InputWrite) -> None:
+    injection = LTIInjection(6, input_write=write).double()
+    with torch.no_grad():
+        for p in injection.parameters():
+            p.copy_(torch.randn_like(p))
+    e, zero = torch.randn(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    dt, a = injection.log_dt.exp().item(), injection.log_A.exp()
+    want = held(write, dt, a, injection.B, e)
+    torch.testing.assert_close(injection(zero, e, zero), want, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(injection.get_A(), (-dt * a).exp())
+
+
+@given(log_a=st.floats(-80, 80), log_dt=st.floats(-80, 80))
+def test_an_exact_write_is_finite_and_never_more_than_eulers(log_a: float, log_dt: float) -> None:
+    gains = {}
+    for write in ("euler", "zoh"):
+        injection = LTIInjection(1, input_write=write)
+        with torch.no_grad():
+            injection.log_A.fill_(log_a)
+            injection.log_dt.fill_(log_dt)
+            injection.B.fill_(1.0)
+        gains[write] = injection.coefficients().b.item()
+    assert 0.0 <= gains["zoh"] <= gains["euler"] * (1 + 1e-6) < math.inf
+
+
+def test_a_matrix_starts_as_identity_and_is_the_diagonal_one_where_it_is_diagonal() -> None:
+    full, plain = LTIInjection(5, matrix=True), LTIInjection(5)
+    assert torch.equal(full.B, torch.eye(5))
+    with torch.no_grad():
+        plain.B.copy_(torch.randn(5))
+        full.B.copy_(plain.B.diag())
+    h, e, f = torch.randn(3, 2, 3, 5)
+    torch.testing.assert_close(full(h, e, f), plain(h, e, f))
+    assert plain.fusable
+    assert not full.fusable
+
+
+@pytest.mark.parametrize(
+    "kind", ["lti", "lti_first", "add", "none", "concat_linear", "damped", "hyper"]
+)
+def test_one_kernel_may_form_the_next_state_only_where_it_is_what_carry_says(
+    kind: str, tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any]
+) -> None:
+    injection = randomised(build_injection(tiny_config(injection=kind)))
+    wide = 16 * injection.streams
+    h, e, f = torch.randn(2, 3, wide), torch.randn(2, 3, 16), torch.randn(2, 3, 16)
+    known = injection.coefficients()
+    after = injection(h, e, f, known)
+    assert after.shape == h.shape
+    assert injection.gathered(injection.spread(e)).shape == e.shape
+    if injection.fusable:
+        a, b = injection.carry(known) or (0.0, 0.0)
+        torch.testing.assert_close(after, a * h + b * e + f)
+    torch.testing.assert_close(injection(h, e, f), after)  # formed by itself, where nobody did
+
+
+def test_a_full_step_of_the_damped_injection_is_the_plain_one() -> None:
+    h, e, f = torch.randn(3, 2, 3, 5)
+    torch.testing.assert_close(DampedInjection(1.0)(h, e, f), AddInjection()(h, e, f))
+    torch.testing.assert_close(DampedInjection(0.25)(h, e, f), 0.75 * h + 0.25 * f)
