@@ -265,10 +265,10 @@ def count_skip(state: TrainState, read: dict[str, float]) -> bool:
     return skipped
 
 
-def settling(read: dict[str, float], n_loops: int) -> dict[str, float]:
+def settling(read: dict[str, float], n_loops: int) -> dict[str, Any]:
     """What a record says of the way to the last state; nothing of a state that is zero."""
     first, last = read["first_rms"], read["state_rms"]
-    found = {}
+    found: dict[str, Any] = {}
     if n_loops > 1 and first > 0.0 and last > 0.0:
         found["state_growth"] = (last / first) ** (1.0 / (n_loops - 1))
     if "last_change" in read and last > 0.0:

@@ -75,8 +75,8 @@ def narrow_router(records: Sequence[StepRecord], recipe: Recipe) -> Symptom | No
     known = [r.router_entropy for r in records if r.router_entropy is not None]
     if not known or experts <= per_token:
         return None
-    layers = getattr(cfg, "core_layers", 1)  # their loads are counted as one
-    busy = float((layers * experts) ** mean(known)) / layers
+    # The loads of all layers of the core are counted as one.
+    busy = float((cfg.core_layers * experts) ** mean(known)) / cfg.core_layers
     if not (busy - per_token) / (experts - per_token) < SPREAD:
         return None
     return Symptom(

@@ -104,8 +104,6 @@ def test_too_few_steps_and_skipped_ones_say_nothing(halting: Recipe) -> None:
 
 def test_layers_of_one_core_are_not_taken_for_more_experts(halting: Recipe) -> None:
     """Two layers with two of four experts each: half of eight, by the load of both together."""
-    if not hasattr(halting.model, "core_layers"):
-        pytest.skip("this core has one layer")
     deep = replace(halting, model=replace(halting.model, core_layers=2))
     assert kinds(records(router_entropy=2 / 3), deep) == ["narrow_router"]
     assert kinds(records(router_entropy=0.97), deep) == []

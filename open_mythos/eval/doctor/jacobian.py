@@ -183,4 +183,5 @@ def _random(like: Tensor) -> Tensor:
     """Random rows of norm one, the same in every call."""
     draws = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype)
     norms = draws.flatten(1).norm(dim=-1).view(-1, *[1] * (draws.dim() - 1))
-    return (draws / norms).to(like.device)
+    unit: Tensor = draws / norms
+    return unit.to(like.device)

@@ -71,9 +71,9 @@ def test_a_finding_begins_at_its_threshold(
 @pytest.mark.parametrize(
     ("losses", "expected", "word"),
     [
-        ((2.2, 2.0, 2.0, 2.019), None, ""),
-        ((2.2, 2.0, 2.0, 2.021), "warning", "a V"),
-        ((2.0, 2.0, 2.021, 2.0), "warning", "a collapse"),
+        ((2.2, 2.0, 2.0, 2.049), None, ""),
+        ((2.2, 2.0, 2.0, 2.051), "warning", "a V"),
+        ((2.0, 2.0, 2.051, 2.0), "warning", "a collapse"),
         ((2.2, 2.0, 2.099, 2.0), "warning", "a V"),
         ((2.2, 2.0, 2.101, 2.0), "fault", "a V"),
         ((1.9, 2.0, 2.0, 3.0), "fault", "a collapse"),
