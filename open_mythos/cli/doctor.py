@@ -6,7 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from open_mythos.checkpoint.files import write_text
 from open_mythos.cli.opening import Opened, open_checkpoint
@@ -92,7 +94,7 @@ def show(measured: Measurements, findings: Sequence[Finding]) -> None:
         colour = COLOURS[finding.severity]
         console.print(f"[{colour}]{finding.severity}[/]  [bold]{finding.kind}[/]")
         for text in (finding.says, finding.helps):
-            console.print(f"    {text}", markup=False, highlight=False)
+            console.print(Padding(Text(text), (0, 0, 0, 4)))
     if sound(findings):
         console.print("[bold green]sound[/]  no fault was found")
     shown = Table("measured", "value", title="what was measured")
