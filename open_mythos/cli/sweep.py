@@ -44,21 +44,21 @@ def run(
 
 
 def own_data(opened: Opened) -> EvaluationSource:
-    """What a model's run held out; the bundled plays for a bare model folder.
+    """What the model's run held out; the bundled plays for a bare model folder.
 
     Raises:
-        InputError: If the data is not the library's to make again, or the model reads no text.
+        InputError: If the run's data was foreign.
     """
     if opened.recipe is None:
         return text_windows(opened, "plays")
     held_out = build_sources(opened.recipe).evaluation
     if held_out is None:
-        raise InputError(f"{opened.folder} was trained on foreign data; give --text FILE")
+        raise InputError(f"{opened.folder} was trained on foreign data; name a text file")
     return held_out
 
 
 def text_windows(opened: Opened, corpus: str) -> TokenWindows:
-    """A text file, or the bundled "plays", as a model's tokenizer spells it."""
+    """A text, or the bundled plays, in windows of the model's tokens."""
     tokenizer = opened.tokenizer
     tokens = encode_corpus(tokenizer, corpus_text(corpus))
     return TokenWindows(

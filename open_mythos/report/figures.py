@@ -26,7 +26,8 @@ Metrics = Sequence[Mapping[str, Any]]  # lines of a metrics.jsonl
 Marks = Mapping[str, Sequence[tuple[int, float]]]  # label -> (x, y) points
 
 
-def _axes(width: float = 6.0, height: float = 3.4) -> tuple[Figure, Axes]:
+def empty_axes(width: float = 6.0, height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one pair of axes, a light grid behind them."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
@@ -52,7 +53,7 @@ def smooth(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
 
 def training_figure(runs: Mapping[str, Metrics], key: str, label: str) -> Figure:
     """One number of several runs against the step; the smoothed line over the raw one."""
-    figure, axes = _axes()
+    figure, axes = empty_axes()
     for colour, (name, metrics) in zip(COLOURS, runs.items(), strict=False):
         steps, values = steps_of(metrics, key)
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
@@ -65,7 +66,7 @@ def training_figure(runs: Mapping[str, Metrics], key: str, label: str) -> Figure
 
 def radius_figure(runs: Mapping[str, Metrics]) -> Figure:
     """rho(A) of several runs against the step, with the bound 1 that it cannot reach."""
-    figure, axes = _axes()
+    figure, axes = empty_axes()
     for colour, (name, metrics) in zip(COLOURS, runs.items(), strict=False):
         steps, values = steps_of(metrics, "rho_a")
         if values:
@@ -80,7 +81,7 @@ def radius_figure(runs: Mapping[str, Metrics]) -> Figure:
 
 def marks_figure(lines: Marks, trained: int, x: str, y: str, chance: float | None = None) -> Figure:
     """Several lines over a doubling axis, with the trained depth marked."""
-    figure, axes = _axes()
+    figure, axes = empty_axes()
     for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
         xs, ys = zip(*points, strict=True)
         axes.plot(xs, ys, marker="o", markersize=4, color=colour, label=name)
@@ -120,7 +121,7 @@ def heat_figure(
     top: float | None = 1.0,
 ) -> Figure:
     """A matrix of shares as a heat map; `labels` name the rows, the columns and the colour."""
-    figure, axes = _axes(6.0, 0.9 + 0.32 * len(rows))
+    figure, axes = empty_axes(6.0, 0.9 + 0.32 * len(rows))
     axes.grid(visible=False)
     image = axes.imshow(rows, aspect="auto", cmap=MAP, vmin=0.0, vmax=top, origin="lower")
     axes.set_yticks(range(len(ylabels)), [str(label) for label in ylabels])
@@ -161,7 +162,7 @@ def experts_figure(use: LoopUse) -> Figure:
 
 def loops_figure(values: Sequence[float], trained: int, y: str) -> Figure:
     """One number of every loop, logarithmic where it runs over more than a decade."""
-    figure, axes = _axes()
+    figure, axes = empty_axes()
     known = [(t, v) for t, v in enumerate(values, start=1) if math.isfinite(v) and v > 0.0]
     if known:
         loops, shown = zip(*known, strict=True)
@@ -179,7 +180,7 @@ def loops_figure(values: Sequence[float], trained: int, y: str) -> Figure:
 
 def histogram_figure(shares: Sequence[float], trained: int) -> Figure:
     """Share of the positions that took part in exactly so many loops."""
-    figure, axes = _axes()
+    figure, axes = empty_axes()
     axes.bar(range(1, len(shares) + 1), shares, color=COLOURS[0])
     axes.axvline(trained, color="black", linewidth=0.8, linestyle="--", label="trained depth")
     axes.set_ylim(0.0, 1.0)

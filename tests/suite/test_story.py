@@ -1,0 +1,68 @@
+"""The page of a made-up result: words and numbers that follow from it, and nothing else."""
+
+import re
+
+from open_mythos.suite.cell import CellResult
+from open_mythos.suite.plan import Cell, Plan
+from open_mythos.suite.story import (
+    figures,
+    findings,
+    in_short,
+    lead,
+    report,
+    sentence,
+    verdict_table,
+)
+from open_mythos.suite.summary import summarise
+
+
+Results = list[tuple[Cell, CellResult]]
+
+
+def test_one_sentence_for_each_design_with_its_numbers(plan: Plan, results: Results) -> None:
+    ours, theirs, tied, _ = summarise(results)
+    assert sentence(theirs, "terms") == (
+        "om05: collapse. Trained on at most 2 terms (0.900) and 2 loops, it solves up to 1 terms, "
+        "at 95%, and answers 4 terms with 4 loops at 0.300; chance is 0.333."
+    )
+    said = sentence(tied, "terms")
+    assert "gains in 1 of 2 seeds" in said
+    assert "0 to 4 terms, by seed" in said
+    assert "with as many loops as that at 0.750 (0.500 to 1.000)" in said
+    assert "chance is 0.333" in sentence(ours, "terms")
+
+
+def test_the_table_has_every_design_and_task(plan: Plan, results: Results) -> None:
+    summaries = summarise(results)
+    table = verdict_table(plan, summaries)
+    assert table[0] == ["design", "free (2)", "tied (2)"]
+    assert [row[0] for row in table[1:]] == ["mythos", "om05"]
+    assert table[2][1] == in_short(summaries[1]) == "collapse; 1"
+    partial = verdict_table(plan, summaries[1:2])
+    assert partial[1:] == [["om05", "collapse; 1", ""]]
+
+
+def test_the_page_shows_every_task_and_says_what_failed(plan: Plan, results: Results) -> None:
+    summaries = summarise(results)
+    drawn = figures(plan, summaries)
+    assert set(drawn) == {
+        f"{task}-{what}" for task in ("free", "tied") for what in ("maps", "designs", "curves")
+    }
+    page = report(plan, summaries, drawn, {"tied om05 seed 1": "out of <memory>"})
+    assert page.count("data:image/png;base64,") == len(drawn)
+    for words in ("Sums, free", "Sums, tied", "Verdicts", "has no result: out of &lt;memory&gt;"):
+        assert words in page
+    for text in findings(plan, summaries)["sentences"]["free"]:
+        assert text in page
+    assert not re.search(r"https?://", page)
+
+
+def test_a_task_without_results_is_left_out(plan: Plan, results: Results) -> None:
+    summaries = summarise([pair for pair in results if pair[0].problem == "tied"])
+    drawn = figures(plan, summaries)
+    assert not any(name.startswith("free") for name in drawn)
+    assert "Sums, free" not in report(plan, summaries, drawn, {})
+
+
+def test_the_lead_counts(plan: Plan) -> None:
+    assert lead(plan).startswith("2 tasks, 2 designs of the loop, 2 seeds:")
