@@ -67,12 +67,21 @@ def _depth(m: Measurements) -> Section:
     return Section(
         "Score against loops",
         [note],
-        [("Loss", _marks(losses, m, "loss")), ("Accuracy", _marks(shares, m, "accuracy"))],
+        [
+            ("Loss", _marks(losses, m, "loss", 0.2)),
+            ("Accuracy", _marks(shares, m, "accuracy", 0.1)),
+        ],
     )
 
 
-def _marks(points: list[tuple[int, float]], m: Measurements, y: str) -> Figure:
-    return marks_figure({m.subject: points}, m.trained, "loops", y)
+def _marks(points: list[tuple[int, float]], m: Measurements, y: str, least: float) -> Figure:
+    """A line over at least so much of the axis: a plateau is not to look like a mountain."""
+    figure = marks_figure({m.subject: points}, m.trained, "loops", y)
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    more = max(least - (high - low), 0.0) / 2
+    axes.set_ylim(low - more, high + more)
+    return figure
 
 
 def _experts(m: Measurements) -> Section | None:

@@ -170,7 +170,7 @@ def loops_figure(values: Sequence[float], trained: int, y: str) -> Figure:
         if max(shown) > 10.0 * min(shown):
             axes.set_yscale("log")
         else:
-            axes.set_ylim(bottom=0.0)
+            axes.set_ylim(0.0, 1.15 * max(shown))
     axes.axvline(trained, color="black", linewidth=0.8, linestyle="--", label="trained depth")
     axes.set_xlabel("loop")
     axes.set_ylabel(y)

@@ -95,6 +95,45 @@ def test_the_first_loop_of_every_design(
     assert found.radius == pytest.approx(float(wanted), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"injection": "hyper", "streams": 3},
+        {"injection": "concat_linear", "loop_norm": "none", "block_norm": "pre_post"},
+        {"injection": "lti_first", "input_write": "euler", "input_matrix": True},
+        {"injection": "none", "loop_norm": "post", "core_ffn": "dense"},
+        {"injection": "damped", "core_layers": 2, "untied_router": True},
+    ],
+    ids=lambda changes: changes["injection"],
+)
+def test_a_state_of_any_width_and_a_core_of_any_depth(
+    tiny_config: Config, randomised: Shake, changes: dict[str, Any]
+) -> None:
+    """Against the loop's two halves written out: what the core says, and what becomes of it."""
+    cfg = tiny_config(readout="last", initial_state="noise", **changes)
+    model = randomised(OpenMythos(cfg)).double().eval()
+    loop, ids = model.recurrent, torch.randint(37, (1, LENGTH))
+    view = look(ids, 0, None, cfg)
+    with torch.no_grad():
+        x = run_blocks(model.prelude, model.embed(ids), view.context, None)
+        start, e = loop.begin(x, view.where)
+        constants = loop.constants(1, start)
+
+    def once(h: Tensor) -> Tensor:
+        known = constants.coefficients
+        f, _ = loop.think(h, e, constants.ticks[0], view.context, coefficients=known)
+        new: Tensor = loop.injection(h, e, f, known)
+        return new if loop.post_norm is None else loop.post_norm(new)
+
+    h = loop.injection.spread(start)
+    whole = jacobian(once, h)
+    assert isinstance(whole, Tensor)
+    wanted = torch.linalg.eigvals(whole.reshape(h.numel(), h.numel())).abs().max()
+    found = loop_jacobian(model, Batch(ids, ids), 1, positions=LENGTH)
+    assert found.exact
+    assert found.radius == pytest.approx(float(wanted), rel=1e-6)
+
+
 def test_halted_positions_count_as_if_they_went_on(tiny_config: Config, randomised: Shake) -> None:
     """A frozen state has a radius of one, which would say nothing of the loop."""
     cfg = tiny_config(readout="act", halted="freeze", loop_index=False, loop_lora=False)
