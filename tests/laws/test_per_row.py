@@ -129,9 +129,11 @@ def test_the_record_is_that_of_the_rows(
         load = torch.stack([single[row].router_load[t] for row in running]).sum(0)
         assert torch.equal(out.router_load[t], load)
         counts = mask[running].sum(1).double()
-        squares = torch.stack([single[row].state_rms[t] for row in running]).double().square()
-        want = ((counts * squares).sum() / counts.sum()).sqrt()
-        torch.testing.assert_close(out.state_rms[t].double(), want, rtol=1e-5, atol=1e-6)
+        for name in ("state_rms", "state_change"):
+            each = torch.stack([getattr(single[row], name)[t] for row in running]).double()
+            want = ((counts * each.square()).sum() / counts.sum()).sqrt()
+            found = getattr(out, name)[t].double()
+            torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-6)
         for row, depth in enumerate(depths):
             if out.halting is None:
                 break
