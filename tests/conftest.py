@@ -101,7 +101,7 @@ def attn_type(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["act", "last", "act_sum"])
+@pytest.fixture(params=["act", "last", "act_last", "act_sum"])
 def readout(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

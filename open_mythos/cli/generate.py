@@ -9,6 +9,7 @@ from open_mythos.cli.opening import open_checkpoint
 from open_mythos.data.tokenizer import decode_known
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
+from open_mythos.nn.loop.exits.registry import CALIBRATED
 from open_mythos.nn.mode import evaluating
 
 
@@ -22,6 +23,7 @@ def run(  # noqa: PLR0913 -- one argument per option
     top_k: int,
     top_p: float,
     seed: int,
+    exit: str | None = None,
     device: str = "auto",
 ) -> None:
     """Print the prompt and its continuation, piece by piece."""
@@ -29,6 +31,8 @@ def run(  # noqa: PLR0913 -- one argument per option
     tokenizer, model = opened.tokenizer, opened.model
     start = tokenizer.encode(prompt) if prompt else [tokenizer.eos_id or 0]
     eos, where = tokenizer.eos_id, model.embed.weight.device
+    if exit == CALIBRATED and n_loops is None and model.calibrated is not None:
+        n_loops = model.calibrated.n_loops
     tokens = stream(
         model,
         torch.tensor([start], device=where),
@@ -36,6 +40,7 @@ def run(  # noqa: PLR0913 -- one argument per option
         Sampling(temperature, top_k, top_p),
         n_loops,
         torch.Generator(where).manual_seed(seed),
+        exit=exit,
     )
     written, shown = list(start) if prompt else [], ""
     with torch.inference_mode(), evaluating(model):

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
+from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
 
@@ -37,6 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(calibrate)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
 
@@ -192,6 +194,14 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 50,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest mass p.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    exit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:THRESHOLD]",
+            help="Where positions leave the loop early, e.g. kl:0.001, or calibrated.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Write text with a trained model."""
@@ -206,6 +216,7 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        exit=exit,
         device=device,
     )
 

@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Score at every depth: perplexity on text, accuracy by difficulty on a task."""
     opened = open_checkpoint(checkpoint, device)
-    held_out = _windows(opened, str(text)) if text is not None else _own_data(opened)
+    held_out = text_windows(opened, str(text)) if text is not None else own_data(opened)
     found: LoopCurve | DepthMap
     if isinstance(held_out, TokenWindows | ChatRows):
         found = text_curve(opened, held_out, loops, batches)
@@ -43,16 +43,22 @@ def run(
         Console().print(table(found))
 
 
-def _own_data(opened: Opened) -> EvaluationSource:
+def own_data(opened: Opened) -> EvaluationSource:
+    """What the model's run held out; the bundled plays for a bare model folder.
+
+    Raises:
+        InputError: If the run's data was foreign.
+    """
     if opened.recipe is None:
-        return _windows(opened, "plays")
+        return text_windows(opened, "plays")
     held_out = build_sources(opened.recipe).evaluation
     if held_out is None:
-        raise InputError(f"{opened.folder} was trained on foreign data; give --text FILE")
+        raise InputError(f"{opened.folder} was trained on foreign data; name a text file")
     return held_out
 
 
-def _windows(opened: Opened, corpus: str) -> TokenWindows:
+def text_windows(opened: Opened, corpus: str) -> TokenWindows:
+    """A text, or the bundled plays, in windows of the model's tokens."""
     tokenizer = opened.tokenizer
     tokens = encode_corpus(tokenizer, corpus_text(corpus))
     return TokenWindows(

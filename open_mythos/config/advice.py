@@ -43,7 +43,7 @@ def _of_widths(cfg: MythosConfig) -> list[str]:
 
 def _of_depth(cfg: MythosConfig, loops: int) -> list[str]:
     found = []
-    if cfg.readout != "last":
+    if cfg.readout in ("act", "act_sum"):
         found.append(
             f"readout {cfg.readout!r} weighs early loops into the output of early halters; "
             "it carried less far beyond the training depth (docs/log.md); where depth should pay, "

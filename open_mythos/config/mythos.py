@@ -9,7 +9,7 @@ from open_mythos.errors import ConfigError, did_you_mean
 
 
 AttentionType = Literal["gqa", "mla"]
-Readout = Literal["act", "last", "act_sum"]
+Readout = Literal["act", "last", "act_last", "act_sum"]
 InjectionType = Literal["lti", "lti_first", "add", "none", "concat_linear", "damped", "hyper"]
 InputWrite = Literal["free", "euler", "zoh"]
 LoopNorm = Literal["none", "pre", "post", "sandwich"]
@@ -59,8 +59,9 @@ class MythosConfig:
         dropout: Residual and attention dropout while training, in [0, 1).
         dense_hidden: Hidden width of the dense blocks; None is dim * 4 // 3 rounded up to 64.
         readout: What the coda reads. "act": the halting-weighted mean of the loop states;
-            "last": the state after the last loop, halting plays no part; "act_sum": the
-            unnormalised sum of open-mythos 0.5.0, for its checkpoints.
+            "last": the state after the last loop, halting plays no part; "act_last": the state
+            with which a position halts, or its last; "act_sum": the unnormalised sum of
+            open-mythos 0.5.0, for its checkpoints.
         injection: State update, f being what the block says of h + e unless another argument is
             named. "lti": h <- A h + B e + f; "lti_first": h <- block(A h + B e); "add": h <- f;
             "none": h <- block(h); "concat_linear": h <- block(W [h; e]); "damped": h <- (1 -

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,7 @@ def stream(  # noqa: PLR0913 -- the arguments of generation
     attention_mask: Tensor | None = None,
     *,
     static: bool | None = None,
+    exit: object = None,
 ) -> Iterator[Tensor]:
     """Yield the next token (B,) of every row, until all rows have stopped.
 
@@ -85,7 +87,9 @@ def stream(  # noqa: PLR0913 -- the arguments of generation
         attention_mask: (B, S), 0 at padding; prompts of unequal length are padded on the left.
         static: Decode in fixed shapes, as one CUDA graph per token on a GPU; None does so on a
             GPU wherever it is right: not where hooks would miss their calls, where padding stands
-            elsewhere than on the left, or where other ranks have a part in every pass.
+            elsewhere than on the left, where other ranks have a part in every pass, or where
+            positions leave the loop early.
+        exit: Where they do: see `OpenMythos.forward`.
 
     Raises:
         InputError: If the model has no room for it.
@@ -94,15 +98,18 @@ def stream(  # noqa: PLR0913 -- the arguments of generation
     if stop.max_new_tokens == 0:
         return
     starts, left = _starts(attention_mask)
+    if static and exit is not None:
+        raise InputError("static decoding runs every loop of every token; leave static or exit out")
     if static is None:
         static = ids.is_cuda and left and not watched(model) and not lockstep(model)
+        static = static and exit is None
     if static and not left:
         raise InputError("static decoding needs prompts that are padded on the left, or not at all")
     loops = model.cfg.max_loop_iters if n_loops is None else n_loops
     tokens = (
         _in_fixed_shapes(model, ids, stop, sampling, loops, generator, starts)
         if static
-        else _one_by_one(model, ids, stop, sampling, loops, generator, attention_mask)
+        else _one_by_one(model, ids, stop, sampling, loops, generator, attention_mask, exit)
     )
     finished = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
     for token in tokens:
@@ -116,7 +123,7 @@ def stream(  # noqa: PLR0913 -- the arguments of generation
             return
 
 
-def _one_by_one(
+def _one_by_one(  # noqa: PLR0913 -- the arguments of generation
     model: StaticModel,
     ids: Tensor,
     stop: Stop,
@@ -124,20 +131,21 @@ def _one_by_one(
     n_loops: int,
     generator: torch.Generator | None,
     attention_mask: Tensor | None,
+    exit: object,
 ) -> Iterator[Tensor]:
     """The plain way, which defines the others: a cached pass per token, its shapes growing."""
     batch, length = ids.shape
     cache = model.new_cache(batch, length + stop.max_new_tokens)
     ends = _starts(attention_mask)[1]  # every row ends in a real token: no padding on the right
-    logits = model(
-        ids, n_loops, cache, attention_mask=attention_mask, logits_to_keep=1 if ends else None
-    )
+    told: dict[str, Any] = {} if exit is None else {"exit": exit}
+    kept = 1 if ends else None
+    logits = model(ids, n_loops, cache, attention_mask=attention_mask, logits_to_keep=kept, **told)
     last = logits[:, -1] if ends else _last_real(logits, attention_mask)
     for step in range(stop.max_new_tokens):
         token = pick(last, sampling, generator)
         yield token
         if step + 1 < stop.max_new_tokens:
-            last = model(token.unsqueeze(1), n_loops, cache)[:, -1]
+            last = model(token.unsqueeze(1), n_loops, cache, **told)[:, -1]
 
 
 def _in_fixed_shapes(

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
@@ -10,9 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from open_mythos.checkpoint.legacy import accept_legacy
-from open_mythos.checkpoint.store import load_model, save_model
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import CheckpointError
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
 from open_mythos.model.inputs import (
@@ -26,8 +23,9 @@ from open_mythos.model.inputs import (
     check_start,
     real_keys,
 )
+from open_mythos.model.leaving import leaving
 from open_mythos.model.output import ForwardOutput, forward_output
-from open_mythos.model.published import Published
+from open_mythos.model.stored import Stored
 from open_mythos.model.view import look
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import TransformerBlock, run_blocks
@@ -35,6 +33,7 @@ from open_mythos.nn.cache import KVCache
 from open_mythos.nn.dict_cache import DictCache, open_cache, publish
 from open_mythos.nn.init import initialise
 from open_mythos.nn.linear import Linear
+from open_mythos.nn.loop.exits.registry import CALIBRATED
 from open_mythos.nn.loop.per_row import RowLoops
 from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.loop.trace import LoopTrace
@@ -46,7 +45,7 @@ from open_mythos.nn.static_cache import StaticCache
 from open_mythos.nn.watched import patched
 
 
-class OpenMythos(Published):
+class OpenMythos(Stored):
     """A recurrent-depth language model: one block in the middle runs as often as you say.
 
     The architecture is hypothesised, after public papers only (docs/equations.md).
@@ -58,7 +57,7 @@ class OpenMythos(Published):
         Raises:
             ConfigError: If `cfg` cannot describe a network.
         """
-        super().__init__()
+        super().__init__(cfg)
         cfg.validate()
         self.cfg = cfg = copy.deepcopy(cfg)
         self.embed = nn.Embedding(cfg.vocab_size, cfg.dim)
@@ -91,6 +90,7 @@ class OpenMythos(Published):
         backprop_loops: int | None = None,
         read_loops: Sequence[int] = (),
         min_loops: int | None = None,
+        exit: object = None,
         return_output: Literal[False] = False,
     ) -> Tensor: ...
     @overload
@@ -108,6 +108,7 @@ class OpenMythos(Published):
         backprop_loops: int | None = None,
         read_loops: Sequence[int] = (),
         min_loops: int | None = None,
+        exit: object = None,
         return_output: Literal[True],
     ) -> ForwardOutput: ...
 
@@ -125,6 +126,7 @@ class OpenMythos(Published):
         backprop_loops: int | None = None,
         read_loops: Sequence[int] = (),
         min_loops: int | None = None,
+        exit: object = None,
         return_output: bool = False,
     ) -> Tensor | ForwardOutput:
         """Logits (B, S, vocab) of the tokens that follow each position.
@@ -149,6 +151,8 @@ class OpenMythos(Published):
                 of each, for one pass of the coda each.
             min_loops: Beside one number of loops per row: loops to take part in at least, where
                 other ranks have deeper rows and wait in each loop.
+            exit: Where positions leave the loop early: a name such as "kl:0.01", "calibrated", or
+                an object of your own (docs/exits.md). At inference only.
             return_output: Return the record of the pass instead of the logits.
 
         Raises:
@@ -163,7 +167,10 @@ class OpenMythos(Published):
         check_counts(logits_to_keep=logits_to_keep, backprop_loops=backprop_loops)
         if n_loops is None and cache is not None:
             n_loops = cache.n_loops
+        if n_loops is None and exit == CALIBRATED and self.calibrated is not None:
+            n_loops = self.calibrated.n_loops
         loops = check_depths(n_loops, min_loops, ids, self.cfg, cached=cache is not None)
+        leave = leaving(exit, self, loops)
         reads = check_reads(read_loops, loops, recorded=return_output and cache is None)
         view = look(ids, start, cache, self.cfg, attention_mask, position_ids, documents)
         if cache is not None and isinstance(loops, int):
@@ -175,6 +182,7 @@ class OpenMythos(Published):
             backprop_loops=backprop_loops,
             read_loops=reads,
             observed=observed,
+            leave=leave,
         )  # fmt: skip
         logits = self._logits(features, logits_to_keep)
         if cache is not None:
@@ -297,6 +305,7 @@ class OpenMythos(Published):
         generator: torch.Generator | None = None,
         attention_mask: Tensor | None = None,
         static: bool | None = None,
+        exit: object = None,
     ) -> Tensor:
         """The prompts with up to `max_new_tokens` tokens added: (B, S + new).
 
@@ -313,6 +322,7 @@ class OpenMythos(Published):
             attention_mask: (B, S), 0 at padding.
             static: Decode in fixed shapes, one CUDA graph per token; None does so by itself on a
                 GPU, False never.
+            exit: Where positions leave the loop early, as in a pass; decoded one by one then.
 
         Raises:
             InputError: If an argument is out of range or the model has no room.
@@ -326,8 +336,9 @@ class OpenMythos(Published):
         stop = Stop(max_new_tokens, eos_token_id)
         with evaluating(self):
             tokens = stream(
-                self, ids, stop, sampling, n_loops, generator, attention_mask, static=static
-            )
+                self, ids, stop, sampling, n_loops, generator, attention_mask,
+                static=static, exit=exit,
+            )  # fmt: skip
             return torch.cat((ids, *(t.unsqueeze(1) for t in tokens)), dim=1).to(kept)
 
     # -- router balance --------------------------------------------------------------------------
@@ -359,43 +370,3 @@ class OpenMythos(Published):
         loads = trace.router_load.sum(0).view(-1, self.cfg.n_experts)
         for ffn, load in zip(self.recurrent.mixtures, loads, strict=True):
             ffn.load += load
-
-    # -- files -----------------------------------------------------------------------------------
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors to `folder`, all or nothing."""
-        save_model(Path(folder), self.cfg, self.state_dict())
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, *, device: str | torch.device = "cpu"
-    ) -> "OpenMythos":
-        """The model that `save_pretrained` wrote, in evaluation mode.
-
-        Raises:
-            CheckpointError: If files are missing, damaged, or of another config.
-        """
-        cfg, state = load_model(Path(folder))
-        return cls.from_state(cfg, state, source=str(folder)).to(device).eval()
-
-    @classmethod
-    def from_state(
-        cls, cfg: MythosConfig, state: dict[str, Tensor], *, source: str = "the state"
-    ) -> "OpenMythos":
-        """A model with the given weights, allocated once.
-
-        Raises:
-            CheckpointError: If names or shapes do not fit the config.
-        """
-        with torch.device("meta"):
-            model = cls(cfg)
-        try:
-            model.load_state_dict({**state, "head.weight": state.get("embed.weight")}, assign=True)
-        except (RuntimeError, AttributeError) as error:
-            raise CheckpointError(f"{source} does not fit its config: {error}") from error
-        model.head.weight = model.embed.weight
-        for ffn in model.recurrent.mixtures:
-            ffn.load = torch.zeros(cfg.n_experts, dtype=torch.int64)
-            wide = torch.promote_types(ffn.router_bias.dtype, torch.float32)
-            ffn.router_bias = ffn.router_bias.to(wide)
-        return model

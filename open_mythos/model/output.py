@@ -17,12 +17,13 @@ class ForwardOutput:
         features: (B, S, dim), what the head reads.
         n_loops: Loops that ran; fewer than asked for if every position had halted; those of the
             deepest row where rows differ.
-        halting: (n_loops, B, S) halting probability after each loop; None with readout "last".
+        halting: (n_loops, B, S) halting probability after each loop; None with readout "last",
+            unless a gate was asked.
         halting_weights: (n_loops, B, S) weight of each loop's state in the readout, summing to
-            one over loops with readout "act"; None with readout "last".
+            one over loops with readout "act" (and "act_last", which reads the last of them alone);
+            None with readout "last", or an exit.
         loops_used: (B, S) int64, loops in which each position took part.
-        ponder_cost: Graves' N + R, mean over real positions, with gradient; None with readout
-            "last".
+        ponder_cost: Graves' N + R, mean over real positions, with gradient; None likewise.
         router_load: (n_loops, E) int64, tokens that each expert served in each loop.
         state_rms: (n_loops,) root mean square of the loop state after each loop.
         row_loops: Loops of each row, where it was given one number per row; None elsewhere. Past a

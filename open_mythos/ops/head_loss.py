@@ -28,6 +28,8 @@ CHUNK_ROWS_LEAST = 1024
 class HeadLoss:
     """What the head's predictions cost, as means over the scored positions; zeros if there is none.
 
+    Where rows have weights, each row's cost is multiplied by its own; the mean is over as many.
+
     Attributes:
         total: cross_entropy + weight x z_loss, what is differentiated; a scalar in float32 or
             wider, like the parts.
@@ -81,7 +83,7 @@ def default_chunk(vocab: int, dtype: torch.dtype) -> int:
     return max(CHUNK_ROWS_LEAST, 1 << max(rows.bit_length() - 1, 0))
 
 
-def head_loss(
+def head_loss(  # noqa: PLR0913 -- what a loss is of, and how it is walked
     features: Tensor,
     weight: Tensor,
     targets: Tensor,
@@ -90,6 +92,7 @@ def head_loss(
     z_loss: float = 0.0,
     chunk: int | None = None,
     backend: HeadLossBackend = "auto",
+    weights: Tensor | None = None,
 ) -> HeadLoss:
     """Cross entropy of `features @ weight.T` against `targets`, without a host sync.
 
@@ -107,28 +110,31 @@ def head_loss(
             it forms the gradients in the forward pass, so that backward only scales them. dense
             holds all logits. torch is `F.linear_cross_entropy`, which has neither z-loss nor hits.
             reference computes all in float32.
+        weights: (N,) float32 or wider, which the rows' costs are multiplied by, and which get a
+            gradient too; None is one for all.
 
     Raises:
         ShapeError: If the shapes do not fit.
         InputError: If `chunk`, `targets` or `backend` is not one that can be run.
     """
-    _check(features, weight, targets, chunk)
+    _check(features, weight, targets, chunk, weights)
     if backend not in get_args(HeadLossBackend):
         raise InputError(f"head_loss backend is one of {get_args(HeadLossBackend)}, not {backend}")
     if backend == "auto":
         backend = "dense" if traced() else "chunked"
     z_loss = float(z_loss)
     if backend == "torch":
+        if weights is not None:
+            raise InputError("F.linear_cross_entropy has no weights of rows; use backend='chunked'")
         return _torch(features, weight, targets, ignore_index, z_loss)
-    if backend == "reference":
-        wide = _wide(features.dtype)
-        return _dense(features.to(wide), weight.to(wide), targets, ignore_index, z_loss)
-    if backend == "dense":
-        return _dense(features, weight.to(features.dtype), targets, ignore_index, z_loss)
-    return _chunked(features, weight, targets, (chunk, z_loss, ignore_index), None)
+    if backend in ("dense", "reference"):
+        wide = _wide(features.dtype) if backend == "reference" else features.dtype
+        how = (ignore_index, z_loss)
+        return _dense(features.to(wide), weight.to(wide), targets, *how, weights)
+    return _chunked(features, weight, targets, (chunk, z_loss, ignore_index), None, weights)
 
 
-def head_loss_of_part(
+def head_loss_of_part(  # noqa: PLR0913 -- as `head_loss`
     part: VocabularyPart,
     features: Tensor,
     weight: Tensor,
@@ -137,6 +143,7 @@ def head_loss_of_part(
     ignore_index: int = -100,
     z_loss: float = 0.0,
     chunk: int | None = None,
+    weights: Tensor | None = None,
 ) -> HeadLoss:
     """`head_loss`, chunked, where this process holds only some rows of the head.
 
@@ -148,12 +155,13 @@ def head_loss_of_part(
         ignore_index: As in `head_loss`.
         z_loss: As in `head_loss`.
         chunk: As in `head_loss`.
+        weights: As in `head_loss`.
 
     Returns:
         Every process the loss over the whole vocabulary; the gradient of its own rows.
     """
-    _check(features, weight, targets, chunk)
-    return _chunked(features, weight, targets, (chunk, float(z_loss), ignore_index), part)
+    _check(features, weight, targets, chunk, weights)
+    return _chunked(features, weight, targets, (chunk, float(z_loss), ignore_index), part, weights)
 
 
 def _chunked(
@@ -162,6 +170,7 @@ def _chunked(
     targets: Tensor,
     how: tuple[int | None, float, int],
     part: VocabularyPart | None,
+    weights: Tensor | None,
 ) -> HeadLoss:
     learns = torch.is_grad_enabled()
     chunk, z_loss, ignore_index = how
@@ -174,7 +183,7 @@ def _chunked(
         part=part,
     )
     total, ce, z, correct, n = _Chunked.apply(  # type: ignore[no-untyped-call]
-        features, weight, targets, plan
+        features, weight, targets, plan, weights
     )
     return HeadLoss(total, ce, z if z_loss else None, correct, n)
 
@@ -217,19 +226,28 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, plan: _Plan
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        plan: _Plan,
+        weights: Tensor | None,
     ) -> tuple[Tensor, ...]:
         # The dtypes here are chosen; an autocast around the call shall not choose others.
         with torch.autocast(features.device.type, enabled=False):
-            scores, d_features, d_weight = _sweep(features, weight, targets, plan)
+            scores, d_features, d_weight = _sweep(features, weight, targets, plan, weights)
         scored = targets != plan.ignore_index
         n = scored.sum()
         lse, hit, top = scores
         share = 1.0 / n.clamp(min=1).to(lse.dtype)
-        ce, z = (lse - hit).sum() * share, lse.square().sum() * share
+        costs, squares, d_weights = lse - hit, lse.square(), None
+        if weights is not None:
+            d_weights = (costs + plan.z_loss * squares).to(weights.dtype)
+            costs, squares = costs * weights, squares * weights
+        ce, z = costs.sum() * share, squares.sum() * share
         total = ce + plan.z_loss * z if plan.z_loss else ce.clone()
         correct = ((hit >= top) & scored).sum()
-        ctx.save_for_backward(d_features, d_weight, share)
+        ctx.save_for_backward(d_features, d_weight, share, d_weights)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(ce, z, correct, n)
         return total, ce, z, correct, n
@@ -237,18 +255,19 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        d_features, d_weight, share = ctx.saved_tensors
+        d_features, d_weight, share, d_weights = ctx.saved_tensors
         factor = (upstream * share).reshape(1)  # of one axis: a 0-dim factor would become 16-bit
         if d_features is not None:
             d_features = torch.mul(d_features, factor, out=torch.empty_like(d_features))
         if d_weight is not None:
             out = torch.empty_like(d_weight, dtype=ctx.weight_dtype)
             d_weight = torch.mul(d_weight, factor, out=out)
-        return d_features, d_weight, None, None
+        d_weights = None if d_weights is None else d_weights * factor.to(d_weights.dtype)
+        return d_features, d_weight, None, None, d_weights
 
 
 def _sweep(
-    features: Tensor, weight: Tensor, targets: Tensor, plan: _Plan
+    features: Tensor, weight: Tensor, targets: Tensor, plan: _Plan, weights: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The rows' scores (3, N), and the undivided gradients that the plan asks for.
 
@@ -272,6 +291,8 @@ def _sweep(
         x, slopes = features[part], logits[: part.stop - start]
         torch.mm(x, matrix.t(), out=slopes)
         scores.append(score(slopes, targets[part]))
+        if weights is not None:
+            slopes.mul_(weights[part].unsqueeze(-1))
         if d_features is not None:
             torch.mm(slopes, matrix, out=d_features[part])
         if d_weight is not None:
@@ -307,15 +328,22 @@ def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def _dense(
-    features: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, z_loss: float
+    features: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ignore_index: int,
+    z_loss: float,
+    weights: Tensor | None,
 ) -> HeadLoss:
     logits = F.linear(features, weight)
     logits = logits.to(_wide(logits.dtype))
     scored = targets != ignore_index
     n = scored.sum()
     share = 1.0 / n.clamp(min=1).to(logits.dtype)
-    ce = share * F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
-    z = share * (logits.logsumexp(-1).square() * scored).sum() if z_loss else None
+    by, kind = (scored, "sum") if weights is None else (scored * weights, "none")
+    costs = F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction=kind)
+    ce = share * (costs if weights is None else (costs * weights).sum())
+    z = share * (logits.logsumexp(-1).square() * by).sum() if z_loss else None
     with torch.no_grad():
         hit = logits.gather(-1, torch.where(scored, targets, 0).unsqueeze(-1)).squeeze(-1)
         correct = ((hit >= logits.amax(-1)) & scored).sum()
@@ -347,16 +375,24 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _check(features: Tensor, weight: Tensor, targets: Tensor, chunk: int | None) -> None:
+def _check(
+    features: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    chunk: int | None,
+    weights: Tensor | None,
+) -> None:
     shapes = tuple(features.shape), tuple(weight.shape), tuple(targets.shape)
     fits = (
         features.dim() == weight.dim() == 2
         and features.shape[1] == weight.shape[1]
         and targets.shape == features.shape[:1]
+        and (weights is None or weights.shape == targets.shape)
     )
     if not fits:
         raise ShapeError(
             f"head_loss takes features (N, D), weight (V, D) and targets (N,), not {shapes}"
+            + ("" if weights is None else f" with weights (N,) {tuple(weights.shape)}")
         )
     if targets.dtype != torch.int64:
         raise InputError(f"targets are {targets.dtype}; they must be torch.int64")

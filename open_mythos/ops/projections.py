@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.ops import rows
+from open_mythos.ops.backend import traced
 
 
 KINDS = (torch.bfloat16, torch.float16, torch.float32)
@@ -43,7 +44,10 @@ def turn_qkv(
     Returns:
         (B, T, heads, d) and twice (B, T, kv_heads, d); the values may be a view.
     """
-    if one_pass(qkv):
+    # Of float32, torch 2.11 loses the gradient of queries and keys where it records this function
+    # (it came back zero on an H100, eager and 16-bit gradients being right): what forward returns
+    # are then views of what it computed. Inductor fuses the definition.
+    if one_pass(qkv) and not (traced() and qkv.dtype == torch.float32):
         turned = _TurnQkv.apply(qkv, cos, sin, heads, kv_heads)  # type: ignore[no-untyped-call]
         q, k, v = turned
         return q, k, v

@@ -103,7 +103,7 @@ def pointer() -> Problem:
 def pointer_on_a_gpu() -> Problem:
     """Pointer chasing over 16 states, trained on at most 8 hops."""
     hops = (1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 256)
-    return problem(pointer_16(), "Pointer chasing over 16 states", hops, hops, 4)
+    return problem(pointer_16(), "Pointer chasing over 16 states", hops, hops, 1)
 
 
 def p_hop() -> Problem:

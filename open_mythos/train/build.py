@@ -26,7 +26,10 @@ ALIGNED = 64
 
 def build_model(recipe: Recipe) -> nn.Module:
     """The network of a recipe, its weights drawn from the seeded default generator."""
-    return OpenMythos(recipe.model)
+    model = OpenMythos(recipe.model)
+    if recipe.objective.gate_entropy:
+        model.recurrent.train_gate()
+    return model
 
 
 def build_state(

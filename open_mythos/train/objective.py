@@ -15,6 +15,7 @@ from open_mythos.errors import InputError
 from open_mythos.model.output import ForwardOutput
 from open_mythos.nn.upload import upload
 from open_mythos.ops.head_loss import HeadLoss, head_loss
+from open_mythos.train.gate import exit_entropy, exit_probabilities, loop_costs
 from open_mythos.train.recipe import ObjectiveConfig, PriorKind
 
 
@@ -58,12 +59,16 @@ def objective(
         InputError: If a term is asked of a pass that has nothing to form it from.
     """
     score = partial(_score, targets=targets.flatten(), head=head, by=cross_entropy)
-    cost = score(output.features, z_loss=config.z_loss)
+    further: dict[str, Tensor] = {}
+    weights = None
+    if config.gate_entropy:
+        weights = exit_probabilities(output)
+        further["gate_entropy"] = -config.gate_entropy * exit_entropy(weights, targets)
+    cost = loop_costs(output, score, weights, config.z_loss)
     assert cost.correct is not None
     total, parts = cost.total, {"cross_entropy": cost.cross_entropy}
     if cost.z_loss is not None:
         parts["z_loss"] = config.z_loss * cost.z_loss
-    further: dict[str, Tensor] = {}
     if config.ponder:
         if output.ponder_cost is None:
             raise InputError(
@@ -113,7 +118,8 @@ def sample_reads(
     """The loops of a step whose states are read out and scored too, ascending.
 
     One from each of `objective.loop_reads` stretches of nearly equal length, of the loops before
-    the last that are differentiated; fewer where there are fewer loops.
+    the last that are differentiated; fewer where there are fewer loops. All of them where the gate
+    weighs every loop.
 
     Args:
         config: How many, if any.
@@ -124,6 +130,8 @@ def sample_reads(
     """
     first = 1 if backprop_loops is None else max(n_loops - backprop_loops + 1, 1)
     room = n_loops - first
+    if config.gate_entropy:
+        return tuple(range(1, n_loops))
     count = min(config.loop_reads, room) if config.loop_loss else 0
     draws = stream(seed, Purpose.READS, step).random(max(count, 0))
     edges = [first + room * i // count for i in range(count + 1)] if count > 0 else []

@@ -106,6 +106,9 @@ class ObjectiveConfig:
             (PonderNet, arXiv 2107.05407).
         prior: "depth_prior": "geometric", or "poisson"; either is cut to the loops that are run.
         prior_mean: "depth_prior": mean of the prior before the cut.
+        gate_entropy: On the entropy of the gate's exit loop, which is raised; with it every loop is
+            read and scored, the cross entropy is the mean over loops by the gate's exit
+            probabilities, and the gate learns where to leave (Ouro, arXiv 2510.25741: 0.05 to 0.1).
     """
 
     z_loss: float = 0.0
@@ -115,9 +118,10 @@ class ObjectiveConfig:
     depth_prior: float = 0.0
     prior: PriorKind = "geometric"
     prior_mean: float = 4.0
+    gate_entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("z_loss", "ponder", "loop_loss", "depth_prior"):
+        for name in ("z_loss", "ponder", "loop_loss", "depth_prior", "gate_entropy"):
             at_least(f"objective.{name}", getattr(self, name), 0)
         whole("objective.loop_reads", self.loop_reads, 1)
         if self.prior not in get_args(PriorKind):
@@ -266,12 +270,14 @@ class Recipe:
                 f"objective.ponder is {self.objective.ponder} but model.readout is 'last', in "
                 "which halting plays no part; set the one to 0 or the other to 'act'"
             )
-        if self.objective.depth_prior and self.model.readout != "act":
+        if self.objective.depth_prior and self.model.readout not in ("act", "act_last"):
             raise ConfigError(
                 f"objective.depth_prior is {self.objective.depth_prior} but model.readout is "
                 f"{self.model.readout!r}, whose halting weights are no distribution over loops; "
                 "set the one to 0 or the other to 'act'"
             )
+        if self.objective.gate_entropy:
+            self._check_gate()
         if self.objective.loop_loss and self.depth.backprop_loops == 1:
             raise ConfigError(
                 f"objective.loop_loss is {self.objective.loop_loss} but depth.backprop_loops is 1, "
@@ -283,4 +289,27 @@ class Recipe:
             raise ConfigError(
                 f"{setting} ({length}) exceeds model.max_seq_len ({room}); "
                 "lower the one or raise the other"
+            )
+
+    def _check_gate(self) -> None:
+        """Refuse what does not go with a gate that weighs every loop.
+
+        Raises:
+            ConfigError: Naming the setting.
+        """
+        told = f"objective.gate_entropy is {self.objective.gate_entropy}"
+        if self.model.readout != "last":
+            raise ConfigError(
+                f"{told} but model.readout is {self.model.readout!r}, whose halting decides by "
+                "itself what is read; set the one to 0 or the other to 'last'"
+            )
+        if self.objective.loop_loss:
+            raise ConfigError(
+                f"{told} and objective.loop_loss is {self.objective.loop_loss}, but the gate has "
+                "every loop scored already; set one of them to 0"
+            )
+        if self.depth.backprop_loops is not None:
+            raise ConfigError(
+                f"{told} but depth.backprop_loops is {self.depth.backprop_loops}, while the gate "
+                "weighs every loop; leave it out, or set the former to 0"
             )

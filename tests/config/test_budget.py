@@ -50,7 +50,7 @@ def random_config(seed: int) -> MythosConfig:
         expert_dim=pick.randint(2, 30),
         lora_rank=pick.randint(2, 6),
         dense_hidden=pick.choice([None, pick.randint(2, 50)]),
-        readout=pick.choice(["act", "last", "act_sum"]),
+        readout=pick.choice(["act", "last", "act_last", "act_sum"]),
         injection=pick.choice(["lti", "add"]),
         loop_lora=pick.choice([True, False]),
     )

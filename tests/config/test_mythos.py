@@ -44,7 +44,7 @@ def configs(draw: st.DrawFn) -> MythosConfig:
         lora_rank=draw(small),
         dropout=draw(st.floats(0.0, 0.99)),
         dense_hidden=draw(st.none() | small),
-        readout=draw(st.sampled_from(["act", "last", "act_sum"])),
+        readout=draw(st.sampled_from(["act", "last", "act_last", "act_sum"])),
         injection=draw(st.sampled_from(["lti", "add"])),
         halted=draw(st.sampled_from(["continue", "freeze"])),
         kv=draw(st.sampled_from(["per_loop", "first", "last"])),

@@ -266,9 +266,9 @@ def all_loops(
 ) -> Tensor:
     """What the coda reads at one position; writes its entries to `slots`."""
     cfg, act = model.cfg, model.recurrent.act
-    purse = Purse(cfg.act_threshold, cfg.readout == "act", torch.zeros((), dtype=e.dtype))
+    purse = Purse(cfg.act_threshold, cfg.readout != "act_sum", torch.zeros((), dtype=e.dtype))
     h, e = starting(model, e, position)
-    mean = torch.zeros_like(h)
+    mean, held = torch.zeros_like(h), h
     squares: list[float] = []
     for t, slot in enumerate(slots):
         if purse.tau is not None and cfg.halted == "freeze":
@@ -278,6 +278,8 @@ def all_loops(
             continue
         h = one_loop(model, h, e, (t, position), slot, record.loads[t])
         squares.append(h.square().mean().item())
+        if purse.tau is None:
+            held = h  # the state with which it halts, if this is where it does
         if cfg.readout != "last":
             seen = sum(h.split(cfg.dim)) if cfg.injection == "hyper" else h
             p = 1 / (1 + (-(act.halt.weight[0] @ seen + act.halt.bias[0])).exp())
@@ -286,7 +288,7 @@ def all_loops(
     record.used.append(len(slots) if purse.tau is None else purse.tau + 1)
     record.remainder.append(purse.remainder)
     record.squares.append(squares)
-    read = h if cfg.readout == "last" else mean
+    read = {"last": h, "act_last": held}.get(cfg.readout, mean)
     return sum(read.split(cfg.dim)) if cfg.injection == "hyper" else read
 
 

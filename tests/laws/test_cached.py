@@ -101,7 +101,7 @@ def halting_margin(out: Any, threshold: float) -> float:
 
 @given(
     attn_type=st.sampled_from(["gqa", "mla"]),
-    readout=st.sampled_from(["act", "last", "act_sum"]),
+    readout=st.sampled_from(["act", "last", "act_last", "act_sum"]),
     halted=st.sampled_from(["continue", "freeze"]),
     injection=st.sampled_from(["lti", "add"]),
     loops=st.integers(1, 4),

@@ -41,7 +41,7 @@ def eager(build: Build, bias: float, **changes: Any) -> OpenMythos:
 
 
 @pytest.mark.parametrize("kind", ["none", "typed", "dict"])
-@pytest.mark.parametrize("readout", ["act", "act_sum"])
+@pytest.mark.parametrize("readout", ["act", "act_last", "act_sum"])
 @torch.no_grad()
 def test_freeze_runs_fewer_loops_and_the_cache_serves_later_tokens(
     attn_type: str, kind: str, readout: str, build: Build, monkeypatch: pytest.MonkeyPatch

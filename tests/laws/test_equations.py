@@ -64,7 +64,7 @@ def test_every_attention_readout_halted_and_injection(
     changes=st.fixed_dictionaries(
         {
             "attn_type": st.sampled_from(["gqa", "mla"]),
-            "readout": st.sampled_from(["act", "last", "act_sum"]),
+            "readout": st.sampled_from(["act", "last", "act_last", "act_sum"]),
             "halted": st.sampled_from(["continue", "freeze"]),
             "injection": st.sampled_from(["lti", "add"]),
             "loop_index": st.booleans(),

@@ -191,7 +191,7 @@ def test_a_step_costs_what_the_mean_depth_costs(build: Build) -> None:
     assert most > 1.5 * mean
 
 
-@pytest.mark.parametrize("readout", ["act", "last", "act_sum"])
+@pytest.mark.parametrize("readout", ["act", "last", "act_last", "act_sum"])
 def test_loops_are_read_out_on_the_way(readout: str, halted: str, build: Build) -> None:
     """What is read after a loop is what a pass of so many loops would give."""
     model = build(readout=readout, halted=halted).train()

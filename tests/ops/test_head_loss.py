@@ -61,6 +61,28 @@ def test_loss_and_gradients(backend: str, z: float, chunk: int | None) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("z", [0.0, 0.3])
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_weights_of_rows(backend: str, z: float, chunk: int | None) -> None:
+    """Each row's cost by its weight, which learns too; the mean is over the scored rows."""
+    features, weight, targets = inputs()
+    by = torch.rand(11, dtype=torch.float64).requires_grad_()
+    got = head_loss(features, weight, targets, z_loss=z, chunk=chunk, backend=backend, weights=by)
+    scored = targets != -100
+    logits = features @ weight.T
+    cost = F.cross_entropy(logits[scored], targets[scored], reduction="none")
+    square = logits[scored].logsumexp(-1).square()
+    total = ((cost + z * square) * by[scored]).sum() / scored.sum()
+    torch.testing.assert_close(got.total, total)
+    torch.testing.assert_close(got.cross_entropy, (cost * by[scored]).sum() / scored.sum())
+    ours = torch.autograd.grad(3 * got.total, (features, weight, by))
+    theirs = torch.autograd.grad(3 * total, (features, weight, by))
+    torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ShapeError, match=r"with weights \(N,\) \(10,\)"):
+        head_loss(features, weight, targets, weights=by[1:])
+
+
 @pytest.mark.parametrize("z", [0.0, 0.3])
 def test_gradcheck(z: float) -> None:
     features, weight, targets = inputs(rows=5)

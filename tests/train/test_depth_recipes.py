@@ -30,8 +30,8 @@ def test_sixteen_states_eight_hops_and_a_rate_that_falls_to_nothing() -> None:
     assert (task.states, task.max_hops, task.loops_for(8)) == (16, 8, 8)
     assert (recipe.model.injection, recipe.model.readout) == ("lti", "last")
     assert recipe.model.lti_decay == 0.01
-    assert learning_rate(recipe.optim, recipe.steps - 1, recipe.steps) == 0.0
-    assert learning_rate(recipe.optim, recipe.steps // 3, recipe.steps) == recipe.optim.lr
+    end = learning_rate(recipe.optim, recipe.steps - 1, recipe.steps)
+    assert end < 0.02 * recipe.optim.lr
 
 
 def test_the_tutorials_recipes_share_sizes_rows_and_steps() -> None:

@@ -1,12 +1,18 @@
 """What the loops of one pass have in common, formed once for all of them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from open_mythos.nn.block import LoopLayers
+from open_mythos.nn.loop.adapter import loop_signals
 from open_mythos.nn.loop.injection import Coefficients
+
+
+if TYPE_CHECKING:
+    from open_mythos.nn.loop.recurrent import RecurrentBlock
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,39 @@ class Constants:
         if self.coefficients is not None:
             parts += [self.coefficients.a, self.coefficients.b]
         return [part for part in parts if isinstance(part, Tensor)]
+
+
+def form_constants(loop: "RecurrentBlock", n_loops: int, like: Tensor) -> Constants:
+    """The constants of `n_loops` loops, on the device of `like`, in its dtype.
+
+    What is the last loop is told by tensors where gradients are asked for, which fix no compiled
+    graph, and by bools elsewhere, which rule out no kernel.
+    """
+    cfg, rows = loop.cfg, [loop.cfg.loop_row(t) for t in range(n_loops)]
+    lasts: list[bool | Tensor] = [t == n_loops - 1 for t in range(n_loops)]
+    if torch.is_grad_enabled():
+        lasts = list((torch.arange(n_loops, device=like.device) == n_loops - 1).unbind())
+    signals: list[Tensor | None] = [None] * n_loops
+    if cfg.loop_index:
+        counted = list(range(n_loops)) if cfg.loops_beyond == "continue" else rows
+        table = loop_signals(max(counted) + 1, cfg.loop_dim, cfg.dim, device=like.device)
+        every = (cfg.loop_index_scale * table).to(like.dtype).unbind()
+        signals = [every[t] for t in counted]
+    scales: list[Tensor | None] = [None] * n_loops
+    if loop.lora is not None:
+        scales = [loop.lora.row(row) for row in rows]
+    own = [_layers_of(loop, row) for row in rows]
+    ticks = tuple(Tick(*parts) for parts in zip(signals, scales, lasts, own, strict=True))
+    return Constants(ticks, loop.injection.coefficients())
+
+
+def _layers_of(loop: "RecurrentBlock", row: int) -> tuple[LoopLayers, ...]:
+    """What the loops of a table row have of their own, by layer; the first use the block's."""
+    if row == 0 or (loop.routers is None and loop.attentions is None):
+        return ()
+    layers = range(loop.cfg.core_layers)
+    routers = [None if loop.routers is None else loop.routers[row - 1, i] for i in layers]
+    if loop.attentions is None:
+        return tuple(LoopLayers(None, router) for router in routers)
+    attentions: Any = loop.attentions[row - 1]
+    return tuple(LoopLayers(a, router) for a, router in zip(attentions, routers, strict=True))

@@ -49,6 +49,8 @@ class HaltingLedger:
         threshold: Where a position halts, in (0, 1].
         settled: Whether the last loop pays the remainder; False is the sum of open-mythos 0.5.0,
             which loses it.
+        picks: Whether `mean` is one state, the last in which the position took part, whatever the
+            weights say.
         mean: (B, S, dim), the weighted states so far.
         spent: (B, S), halting probabilities so far, added up.
         halted: (B, S), boolean.
@@ -63,9 +65,12 @@ class HaltingLedger:
     halted: Tensor
     loops: Tensor
     remainder: Tensor
+    picks: bool = False
 
     @classmethod
-    def open(cls, h: Tensor, threshold: float, *, settled: bool = True) -> "HaltingLedger":
+    def open(
+        cls, h: Tensor, threshold: float, *, settled: bool = True, picks: bool = False
+    ) -> "HaltingLedger":
         """An empty ledger for states like `h` (B, S, dim).
 
         Its zeros hang on `h` in the autograd graph, as the sums of all later loops do: a compiled
@@ -83,6 +88,7 @@ class HaltingLedger:
             halted=torch.zeros_like(zero, dtype=torch.bool),
             loops=torch.zeros_like(zero, dtype=torch.int64),
             remainder=zero.clone(),
+            picks=picks,
         )
 
     def spend(self, h: Tensor, p: Tensor, *, last: bool | Tensor) -> tuple["HaltingLedger", Tensor]:
@@ -106,9 +112,13 @@ class HaltingLedger:
             elif last:
                 closing = running
         weight = torch.where(closing, 1.0 - self.spent, torch.where(running, p, 0.0))
+        if self.picks:
+            mean = torch.where(running.unsqueeze(-1), h.to(self.mean.dtype), self.mean)
+        else:
+            mean = self.mean + weight.unsqueeze(-1) * h
         return replace(
             self,
-            mean=self.mean + weight.unsqueeze(-1) * h,
+            mean=mean,
             spent=self.spent + torch.where(running, p, 0.0),
             halted=self.halted | reached,
             loops=self.loops + running.to(torch.int64),
@@ -117,7 +127,7 @@ class HaltingLedger:
 
     def closed(self, h: Tensor) -> Tensor:
         """The mean (B, S, dim) if the loop that led to `h` had been the last one."""
-        if not self.settled:
+        if self.picks or not self.settled:
             return self.mean
         rest = torch.where(self.halted, 0.0, 1.0 - self.spent)
         return self.mean + rest.unsqueeze(-1) * h

@@ -266,7 +266,8 @@ class DampedInjection(Injection):
         known: Coefficients | None = None,  # noqa: ARG002
     ) -> Tensor:
         """The next state."""
-        return torch.lerp(h, transformer_out.to(h.dtype), self.damping)
+        next_state: Tensor = torch.lerp(h, transformer_out.to(h.dtype), self.damping)
+        return next_state
 
 
 class HyperInjection(Injection):
@@ -303,7 +304,8 @@ class HyperInjection(Injection):
 
     def gathered(self, state: Tensor) -> Tensor:
         """The sum of the streams."""
-        return state.unflatten(-1, (self.streams, -1)).sum(-2)
+        total: Tensor = state.unflatten(-1, (self.streams, -1)).sum(-2)
+        return total
 
     def forward(
         self,

@@ -12,7 +12,7 @@ from open_mythos.errors import InputError
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cut import cut, span
 from open_mythos.nn.loop.constants import Constants
-from open_mythos.nn.loop.readout import open_readout
+from open_mythos.nn.loop.exiting import Leave, open_account
 from open_mythos.nn.loop.standing import Standing, hung, join
 from open_mythos.nn.loop.trace import LoopTrace, Noted, Part, rows_trace
 from open_mythos.nn.upload import upload
@@ -52,6 +52,7 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
     read_loops: tuple[int, ...] = (),
     *,
     observed: bool = True,
+    leave: Leave | None = None,
 ) -> tuple[Tensor, LoopTrace | None]:
     """`RecurrentBlock.run` with a number of loops for each row; every one of them is run.
 
@@ -71,6 +72,7 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
         read_loops: Loops after which the state is read out beside the last; a row that ended
             before gives its end.
         observed: Whether a trace is wanted; None is returned for it otherwise.
+        leave: How positions leave before their row ends; None: as the readout says.
 
     Raises:
         InputError: If other ranks wait in each loop and it is not told how many there are.
@@ -89,7 +91,7 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
         h, e, context = h[index], e[index], context.part(index)
         valid = None if valid is None else valid[index]
     h = loop.injection.spread(h)
-    start = Standing(h, e, open_readout(loop.cfg, h))
+    start = Standing(h, e, open_account(loop.cfg, h, leave))
     walk = Walk(loop, start, ends, rows.at_least, context, valid, read_loops, observed)
     left = walk.all_rows(backprop_loops)
     ended = [left[depth] for depth in sorted(left, reverse=True)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,21 @@ class Readout(Protocol):
     @property
     def halted(self) -> Tensor | None:
         """(B, S) positions that have halted; None where halting plays no part."""
+        ...
+
+    @property
+    def loops(self) -> Tensor | None:
+        """(B, S) int64, loops in which each position took part; None: all that ran."""
+        ...
+
+    @property
+    def asks(self) -> bool:
+        """Whether `step` wants to be told the halting probability."""
+        ...
+
+    @property
+    def fusable(self) -> bool:
+        """Whether `ops.loop_end` can keep the account."""
         ...
 
     @property
@@ -42,6 +57,10 @@ class Readout(Protocol):
         """The same account of tensors that `own` copies; `h` (B, S, dim) is the state's copy."""
         ...
 
+    def joined(self, others: Sequence["Readout"], h: Tensor) -> "Readout":
+        """The account of these rows and those of others like it, whose states are `h`."""
+        ...
+
 
 @dataclass(frozen=True)
 class LastState:
@@ -49,6 +68,9 @@ class LastState:
 
     value: Tensor
     halted: None = None
+    loops: None = None
+    asks: ClassVar[bool] = False
+    fusable: ClassVar[bool] = True
 
     def step(
         self,
@@ -72,18 +94,36 @@ class LastState:
         """The state's copy itself."""
         return LastState(h)
 
+    def joined(self, others: Sequence[Readout], h: Tensor) -> "LastState":  # noqa: ARG002
+        """The states themselves."""
+        return LastState(h)
+
 
 @dataclass(frozen=True)
 class ActMean:
-    """The mean of the states by halting weights; or, unsettled, the sum of open-mythos 0.5.0."""
+    """The mean of the states by halting weights; or, unsettled, the sum of open-mythos 0.5.0.
+
+    A ledger that picks gives the state with which the position halted instead.
+    """
 
     ledger: HaltingLedger
     dtype: torch.dtype
+    asks: ClassVar[bool] = True
 
     @property
     def halted(self) -> Tensor:
         """(B, S) positions that have halted."""
         return self.ledger.halted
+
+    @property
+    def loops(self) -> Tensor:
+        """(B, S) loops in which positions took part."""
+        return self.ledger.loops
+
+    @property
+    def fusable(self) -> bool:
+        """A ledger that adds up."""
+        return not self.ledger.picks
 
     @property
     def value(self) -> Tensor:
@@ -108,18 +148,21 @@ class ActMean:
         """The ledger, copied."""
         return replace(self, ledger=self.ledger.copy(own))
 
+    def joined(self, others: Sequence[Readout], h: Tensor) -> "ActMean":  # noqa: ARG002
+        """One ledger of all."""
+        rest = [other.ledger for other in others if isinstance(other, ActMean)]
+        return replace(self, ledger=HaltingLedger.join([self.ledger, *rest]))
+
 
 def open_readout(cfg: MythosConfig, h: Tensor) -> LastState | ActMean:
     """The readout that the config names, for a pass that starts from `h` (B, S, dim)."""
     if cfg.readout == "last":
         return LastState(h)
-    settled = cfg.readout == "act"
-    return ActMean(HaltingLedger.open(h, cfg.act_threshold, settled=settled), h.dtype)
+    settled, picks = cfg.readout != "act_sum", cfg.readout == "act_last"
+    ledger = HaltingLedger.open(h, cfg.act_threshold, settled=settled, picks=picks)
+    return ActMean(ledger, h.dtype)
 
 
 def join_readouts(parts: Sequence[Readout], h: Tensor) -> Readout:
     """The account of all rows, one part after the other; `h` (B, S, dim) are their states."""
-    ledgers = [part.ledger for part in parts if isinstance(part, ActMean)]
-    if not ledgers:
-        return LastState(h)
-    return ActMean(HaltingLedger.join(ledgers), h.dtype)
+    return parts[0].joined(parts[1:], h)

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.errors import CacheError, InputError
-from open_mythos.nn.attention.context import AttentionContext, legacy_context
-from open_mythos.nn.attention.gqa import GQAttention
-from open_mythos.nn.block import BlockTrace, Frozen, LoopLayers, TransformerBlock
+from open_mythos.errors import InputError
+from open_mythos.nn.attention.context import AttentionContext
+from open_mythos.nn.block import BlockTrace, Frozen, TransformerBlock
 from open_mythos.nn.cache import Entries, LayerCache
-from open_mythos.nn.dict_cache import DictCache, close_slot, open_slot
-from open_mythos.nn.loop.adapter import LoRAAdapter, loop_signals
-from open_mythos.nn.loop.constants import Constants, Tick
+from open_mythos.nn.dict_cache import DictCache
+from open_mythos.nn.loop.adapter import LoRAAdapter
+from open_mythos.nn.loop.by_hand import loop_by_hand
+from open_mythos.nn.loop.constants import Constants, Tick, form_constants
 from open_mythos.nn.loop.core import run_core
+from open_mythos.nn.loop.exiting import Leave, open_account
 from open_mythos.nn.loop.halting import ACTHalting
 from open_mythos.nn.loop.initial import InitialState
 from open_mythos.nn.loop.injection import Coefficients, build_injection
 from open_mythos.nn.loop.per_row import RowLoops, run_rows
-from open_mythos.nn.loop.readout import ActMean, Readout, open_readout
+from open_mythos.nn.loop.readout import ActMean, Readout
 from open_mythos.nn.loop.standing import Standing
 from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_rms
 from open_mythos.nn.moe.layer import MoEFFN
@@ -71,9 +72,11 @@ class RecurrentBlock(nn.Module):
         attentions: By loop after the first, then by layer; None where attention is shared.
         lockstep: Whether every loop runs even where nothing can change any more: ranks that talk
             inside of a loop must meet in each.
+        gated: Whether the gate is trained beside a readout that does not ask it.
     """
 
     lockstep: bool = False
+    gated: bool = False
 
     def __init__(self, cfg: MythosConfig) -> None:
         """One block with a mixture of experts, and the loop's parts as the config names them."""
@@ -128,6 +131,11 @@ class RecurrentBlock(nn.Module):
         e = x if self.input_norm is None else self.input_norm(x)
         return self.initial(e, where), e
 
+    def train_gate(self) -> None:
+        """Let the halting probability learn as the gate of an exit (`Gate`), whatever is read."""
+        self.gated = True
+        self.act.requires_grad_(True)
+
     def think(  # noqa: PLR0913 -- everything one loop depends on
         self,
         h: Tensor,
@@ -175,13 +183,14 @@ class RecurrentBlock(nn.Module):
             shared=shared, coefficients=coefficients, dense=dense,
         )  # fmt: skip
         p = weight = None
-        if self._in_one_kernel(h, f, tick):
+        if readout.fusable and self._in_one_kernel(h, f, tick):
             h, readout, p, weight = self._end(h, e, f, readout, tick, coefficients)
         else:
             new = self.injection(h, e, f, coefficients)
             new = new if self.post_norm is None else self.post_norm(new)
             h = new if frozen is None else torch.where(frozen.halted.unsqueeze(-1), h, new)
-            p = self.act(self.injection.gathered(h)) if isinstance(readout, ActMean) else None
+            asked = readout.asks or (self.gated and self.training)
+            p = self.act(self.injection.gathered(h)) if asked else None
             readout, weight = readout.step(h, p, last=tick.last)
         kept = self.cfg.halted == "freeze" or self.cfg.kv == "first"
         noted = Noted(
@@ -270,37 +279,7 @@ class RecurrentBlock(nn.Module):
 
     def constants(self, n_loops: int, like: Tensor) -> Constants:
         """What the loops of one pass have in common, on the device of `like`, in its dtype."""
-        cfg = self.cfg
-        lasts: list[bool | Tensor] = [t == n_loops - 1 for t in range(n_loops)]
-        if torch.is_grad_enabled():
-            lasts = list((torch.arange(n_loops, device=like.device) == n_loops - 1).unbind())
-        signals: list[Tensor | None] = [None] * n_loops
-        if cfg.loop_index:
-            counts_on = cfg.loops_beyond == "continue"
-            rows = n_loops if counts_on else min(n_loops, cfg.max_loop_iters)
-            table = loop_signals(rows, cfg.loop_dim, cfg.dim, device=like.device)
-            every = list((cfg.loop_index_scale * table).to(like.dtype).unbind())
-            signals = [every[t if counts_on else cfg.loop_row(t)] for t in range(n_loops)]
-        scales: list[Tensor | None] = [None] * n_loops
-        if self.lora is not None:
-            scales = [self.lora.row(cfg.loop_row(t)) for t in range(n_loops)]
-        own = [self._own(cfg.loop_row(t)) for t in range(n_loops)]
-        ticks = tuple(Tick(*parts) for parts in zip(signals, scales, lasts, own, strict=True))
-        return Constants(ticks, self.injection.coefficients())
-
-    def _own(self, row: int) -> tuple[LoopLayers, ...]:
-        """What the loops of a table row have of their own, by layer; the first use the block's."""
-        if row == 0 or (self.routers is None and self.attentions is None):
-            return ()
-        layers = range(self.cfg.core_layers)
-        routers = [None if self.routers is None else self.routers[row - 1, i] for i in layers]
-        if self.attentions is None:
-            return tuple(LoopLayers(None, router) for router in routers)
-        attentions = cast("nn.ModuleList", self.attentions[row - 1])
-        return tuple(
-            LoopLayers(cast("GQAttention", attn), router)
-            for attn, router in zip(attentions, routers, strict=True)
-        )
+        return form_constants(self, n_loops, like)
 
     def run(  # noqa: PLR0913 -- everything a pass depends on
         self,
@@ -315,6 +294,7 @@ class RecurrentBlock(nn.Module):
         read_loops: Sequence[int] = (),
         constants: Constants | None = None,
         observed: bool = True,
+        leave: Leave | None = None,
     ) -> tuple[Tensor, LoopTrace | None]:
         """The readout (B, S, dim) after up to `n_loops` loops, and the trace of the pass.
 
@@ -331,14 +311,15 @@ class RecurrentBlock(nn.Module):
                 was read.
             constants: Of `n_loops`, where they are known already.
             observed: Whether a trace is wanted; None is returned for it otherwise.
+            leave: How positions leave early; None: as the readout says.
         """
         if isinstance(n_loops, RowLoops):
             how = (valid, backprop_loops, tuple(read_loops))
-            return run_rows(self, h, e, context, n_loops, *how, observed=observed)
+            return run_rows(self, h, e, context, n_loops, *how, observed=observed, leave=leave)
         freeze = self.cfg.halted == "freeze"
         given = self.constants(n_loops, h) if constants is None else constants
         h = self.injection.spread(h)
-        now = Standing(h, e, open_readout(self.cfg, h))
+        now = Standing(h, e, open_account(self.cfg, h, leave))
         seen: list[Noted] = []
         reads: dict[int, Tensor] = {}
         watched = torch.is_grad_enabled()
@@ -399,20 +380,4 @@ class RecurrentBlock(nn.Module):
             kv_cache: Dict with one entry `recurrent_loop_t` per loop, extended in place.
         """
         n_loops = check_loops(n_loops, self.cfg.max_loop_iters)
-        batch, length, _ = h.shape
-        if kv_cache is None:
-            return self.run(h, e, legacy_context(freqs_cis, mask, length, 0), n_loops)[0]
-        keys = [f"recurrent_loop_{t}" for t in range(self.cfg.loop_slots(n_loops))]
-        held = sum(key.startswith("recurrent_loop_") for key in kv_cache)
-        if held not in (0, len(keys)):
-            raise CacheError(
-                f"this kv_cache was filled with {held} loops, the call asks for {n_loops}; use a "
-                "new dict, or the same number of loops"
-            )
-        widths = self.cfg.loop_widths
-        slots = [open_slot(kv_cache, k, widths, batch, length, like=h) for k in keys]
-        context = legacy_context(freqs_cis, mask, length, slots[0].length)
-        out, _ = self.run(h, e, context, n_loops, slots)
-        for key, slot in zip(keys, slots, strict=True):
-            close_slot(kv_cache, key, slot, length)
-        return out
+        return loop_by_hand(self, h, e, (freqs_cis, mask), n_loops, kv_cache)

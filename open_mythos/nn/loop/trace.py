@@ -16,8 +16,9 @@ class LoopTrace:
 
     Attributes:
         n_loops: Loops that ran.
-        halting: (n_loops, B, S) halting probabilities; None where halting plays no part.
-        halting_weights: (n_loops, B, S) weights of the states in the readout; None likewise.
+        halting: (n_loops, B, S) halting probabilities; None where nobody asked for them.
+        halting_weights: (n_loops, B, S) weights of the states in the readout; None where halting
+            plays no part, or positions leave by an exit.
         loops_used: (B, S) int64, loops in which each position took part.
         ponder: (B, S) Graves' N + R; None likewise.
         router_load: (n_loops, E) int64, tokens per expert.
@@ -54,8 +55,8 @@ class Noted:
     """What one loop was seen to do.
 
     Attributes:
-        p: (B, S) halting probabilities; None where halting plays no part.
-        weight: (B, S) weight of the state in the readout; None likewise.
+        p: (B, S) halting probabilities; None where nobody asked for them.
+        weight: (B, S) weight of the state in the readout; None where halting plays no part.
         load: (E,) int64, tokens per expert.
         rms: Root mean square of the state; None where nobody asked.
         new: Keys and values of the positions, where another loop needs them.
@@ -101,13 +102,14 @@ def loop_trace(
     everywhere = torch.full(h.shape[:-1], n_loops, dtype=torch.int64, device=h.device)
     nobody = torch.zeros(0, dtype=torch.int64, device=h.device)
     loads = [nobody if noted.load is None else noted.load for noted in seen]
+    halting = [noted.p for noted in seen if noted.p is not None]
     return LoopTrace(
         n_loops=n_loops,
-        halting=torch.stack([n.p for n in seen if n.p is not None]) if act else None,
+        halting=torch.stack(halting) if halting else None,
         halting_weights=(
             torch.stack([n.weight for n in seen if n.weight is not None]) if act else None
         ),
-        loops_used=act.ledger.loops if act else everywhere,
+        loops_used=everywhere if readout.loops is None else readout.loops,
         ponder=act.ledger.ponder if act else None,
         router_load=torch.stack(loads),
         state_rms=torch.stack([noted.rms for noted in seen if noted.rms is not None]),
@@ -132,13 +134,14 @@ def rows_trace(
         h: A state like (B, S, dim).
     """
     ledgers = [readout.ledger for readout in readouts if isinstance(readout, ActMean)]
+    taken = [readout.loops for readout in readouts if readout.loops is not None]
     loads = [[p.noted.load for p in parts if p.noted.load is not None] for parts in loops]
     halting = weights = ponder = None
-    used = ends.unsqueeze(-1).expand(h.shape[:-1])
-    if ledgers:
+    used = torch.cat(taken) if taken else ends.unsqueeze(-1).expand(h.shape[:-1])
+    if loops[0][0].noted.p is not None:
         halting = torch.stack([_table([p.noted.p for p in parts], h) for parts in loops])
+    if ledgers:
         weights = torch.stack([_table([p.noted.weight for p in parts], h) for parts in loops])
-        used = torch.cat([ledger.loops for ledger in ledgers])
         ponder = torch.cat([ledger.ponder for ledger in ledgers])
     return LoopTrace(
         n_loops=len(loops),

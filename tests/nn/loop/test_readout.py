@@ -87,3 +87,23 @@ def test_accounts_of_rows_apart_are_those_together(
     ]
     joined = join_readouts(steps, h)
     assert torch.equal(joined.value, whole.step(h, p, last=True)[0].value)
+
+
+def test_act_last_reads_the_state_at_which_a_position_halts(
+    states: torch.Tensor, tiny_config: Callable[..., MythosConfig]
+) -> None:
+    """Weights and ponder cost are those of act."""
+    read, by = (
+        open_readout(tiny_config(readout=kind, act_threshold=0.8), states[0])
+        for kind in ("act_last", "act")
+    )
+    for t in range(3):
+        read, weight = read.step(states[t], P[t], last=t == 2)
+        by, want = by.step(states[t], P[t], last=t == 2)
+        assert torch.equal(weight, want)
+    assert isinstance(read, ActMean)
+    assert isinstance(by, ActMean)
+    assert torch.equal(read.value[0, 0], states[1, 0, 0])  # 0.5 + 0.6 reach 0.8
+    assert torch.equal(read.value[0, 1], states[2, 0, 1])  # never gets there
+    assert torch.equal(read.ledger.ponder, by.ledger.ponder)
+    assert not read.fusable

@@ -1,0 +1,55 @@
+"""The options of `open-mythos calibrate`, importing its work when it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def calibrate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder with a trained model.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file to calibrate on; default: what the run held out.", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="Loss of quality allowed, relative to the full depth.")
+    ] = "0.5%",
+    exits: Annotated[str, typer.Option(help="all, or names such as kl,latent.")] = "all",
+    n_loops: Annotated[
+        int | None,
+        typer.Option("--n-loops", "--loops", min=1, help="The full depth; default: the run's."),
+    ] = None,
+    batches: Annotated[
+        int, typer.Option(min=1, help="Batches to fit on, and as many to verify on.")
+    ] = 8,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for all numbers.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Report (.html) or picture (.png, .svg, .pdf).", show_default=False),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto (the accelerator if there is one), cpu, cuda:1, ...")
+    ] = "auto",
+) -> None:
+    """Fit where positions may leave the loop to a quality budget, and store it with the model."""
+    from open_mythos.cli.calibrate import run
+
+    code = run(
+        checkpoint=checkpoint,
+        data=data,
+        budget=budget,
+        exits=exits,
+        n_loops=n_loops,
+        batches=batches,
+        json_file=json_file,
+        out=out,
+        device=device,
+    )
+    raise typer.Exit(code)

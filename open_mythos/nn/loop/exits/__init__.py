@@ -1,0 +1,1 @@
+"""When a position may stop looping: criteria with one threshold each, by name."""
