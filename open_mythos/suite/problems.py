@@ -170,8 +170,9 @@ def _tutorial(more: dict[str, Recipe]) -> Problem:
         notes=(
             "Sizes, rows and steps are the tutorial's; rows are bits without a start. Recipes "
             "differ in what a recipe may choose: the loop's parts, the start of the weights, "
-            "depths while training, learning rate. The best public probe of this experiment came "
-            f"to {PUBLIC_PROBE}, open-mythos 0.5.0 as published to {PUBLISHED}.",
+            "depths while training, learning rate; recommended lets rows grow bit by bit as they "
+            "are learnt, where whole-rows trains on whole ones throughout. The best public probe "
+            f"came to {PUBLIC_PROBE}, open-mythos 0.5.0 as published to {PUBLISHED}.",
             "Along 1 1 1 a causal network without absolute positions computes the same thing "
             "everywhere, so that without a start nothing can answer more than "
             f"{WITHOUT_START} of 24 bits. The recipe with-start is the recommended one on rows "
