@@ -12,6 +12,7 @@ from open_mythos.cli.doctor_command import doctor
 from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
+from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
 
@@ -46,6 +47,7 @@ app.command()(laws)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
 app.command("doctor")(doctor)
+app.command("depth-suite")(depth_suite)
 
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
@@ -85,50 +87,6 @@ def demo(
     from open_mythos.cli.demo import run
 
     raise typer.Exit(run(out=out, minutes=minutes, resume=resume, seed=seed))
-
-
-@app.command("depth-suite")
-def depth_suite(
-    size: Annotated[
-        Literal["cpu", "gpu"],
-        typer.Option(help="cpu: minutes on two cores; gpu: all tasks, larger, for an accelerator."),
-    ] = "cpu",
-    tasks: Annotated[
-        str, typer.Option(help="Tasks, comma-separated; default: the size's own.")
-    ] = "",
-    designs: Annotated[
-        str, typer.Option(help="Designs of the loop, comma-separated; default: the size's own.")
-    ] = "",
-    seeds: Annotated[
-        int, typer.Option(min=0, help="Seeds, from 0 on; 0: as many as the size has.")
-    ] = 0,
-    steps: Annotated[
-        int, typer.Option(min=0, help="Steps of every training; 0: as the recipes have it.")
-    ] = 0,
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Trainings at once; 0: one per core, or one on a GPU.")
-    ] = 0,
-    device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path(
-        "runs/depth-suite"
-    ),
-    resume: Annotated[
-        bool, typer.Option("--resume/--fresh", help="Continue what is in OUT, or start over.")
-    ] = True,
-) -> None:
-    """Train designs on tasks, ask harder ones with more loops, judge, and write a report."""
-    from open_mythos.cli.depth_suite import names, run
-    from open_mythos.suite.plan import make_plan
-
-    plan = make_plan(
-        size,
-        tasks=names(tasks),
-        designs=names(designs),
-        seeds=seeds,
-        steps=steps,
-        device=device,
-    )
-    raise typer.Exit(run(plan, out=out, jobs=jobs, resume=resume))
 
 
 @app.command()

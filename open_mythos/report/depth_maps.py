@@ -11,6 +11,7 @@ from open_mythos.report.figures import COLOURS, MAP, Axes, Figure, empty_axes
 # Numbers in cells are white below this value and black above, for contrast on the map's colours.
 LIGHT_FROM = 0.62
 COLUMNS = 2
+LEVEL_STYLES = (":", "-.", (0, (5, 4)), (0, (1, 4)), (0, (9, 2)), "-")
 
 # x -> mean, least and most.
 Band = Mapping[int, tuple[float, float, float]]
@@ -165,7 +166,7 @@ def band_figure(
         levels: Name -> height of a line to compare with, such as chance.
         doubling: Whether equal steps along x double it.
     """
-    figure, axes = empty_axes(6.6, 3.8)
+    figure, axes = empty_axes(7.4, 3.8)
     for colour, (name, band) in zip(COLOURS, lines.items(), strict=False):
         xs = list(band)
         means, least, most = zip(*band.values(), strict=True)
@@ -178,7 +179,7 @@ def band_figure(
     axes.minorticks_off()
     axes.axvline(trained, color="black", linewidth=0.8, linestyle="--")
     axes.annotate(
-        "trained",
+        f"trained up to {trained}",
         (trained, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(0, 2),
@@ -186,19 +187,9 @@ def band_figure(
         ha="center",
         fontsize=8,
     )
-    for name, height in levels.items():
-        axes.axhline(height, color="grey", linewidth=0.8, linestyle=":")
-        axes.annotate(
-            name,
-            (1.0, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="right",
-            fontsize=7,
-            color="grey",
-        )
+    for style, (name, height) in zip(LEVEL_STYLES, levels.items(), strict=False):
+        axes.axhline(height, color="grey", linewidth=1.0, linestyle=style, label=name)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     return figure

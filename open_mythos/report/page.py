@@ -11,6 +11,10 @@ from string import Template
 from matplotlib.figure import Figure
 
 
+# Inches up to which a picture stays legible in one of two columns.
+COLUMN = 8.0
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the page.
@@ -57,8 +61,9 @@ def _figure(caption: str, figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    wide = ' class="wide"' if figure.get_figwidth() > COLUMN else ""
     return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+        f'<figure{wide}><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -73,5 +73,8 @@ class ConsoleBoard:
         self.progress.remove_task(self._bars.pop(cell.name))
         reason = f": {why}" if why else f" at step {self._done[cell.name]}"
         self.console.print(
-            f"{self.ended}/{self._cells}  {cell.name}  {end}{reason}", highlight=False, markup=False
+            f"{self.ended}/{self._cells}  {cell.name}  {end}{reason}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )

@@ -20,7 +20,7 @@ Size = Literal["cpu", "gpu"]
 # Designs that were published with one number of loops for all of training.
 FIXED_DEPTH = ("om05",)
 DEFAULT_DESIGNS: dict[Size, tuple[str, ...]] = {
-    "cpu": ("mythos", "om05", "parcae", "huginn"),
+    "cpu": ("mythos", "om05", "parcae"),
     "gpu": ("mythos", *(name for name in DESIGNS if name != "mythos")),
 }
 SEEDS: dict[Size, int] = {"cpu": 2, "gpu": 3}

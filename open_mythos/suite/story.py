@@ -35,17 +35,17 @@ def sentence(found: Summary, unit: str) -> str:
         for kind, count in found.kinds.items()
     ]
     least, most = found.reach
-    reach = f"{most} {unit}" if least == most else f"{least} to {most} {unit}, by seed"
-    solved = (
-        f"it solves up to {reach}, at {SOLVED:.0%}" if most else f"it solves none at {SOLVED:.0%}"
-    )
-    hardest = max(found.own)
-    loops = "as many loops as that" if trained.per_level else f"{found.map.loops[-1]} loops"
+    reach = f"{most} {unit}" if least == most else f"{least} to {most} {unit} by seed"
+    solved = f"solves up to {reach} at {SOLVED:.0%}" if most else f"solves nothing at {SOLVED:.0%}"
+    hardest, n = max(found.own), found.map.loops[-1]
+    at_most = f" ({found.at[n]} with {n} loops)"
+    loops = "as many loops as that" if trained.per_level else f"{n} loops"
     return (
-        f"{found.design}: {', '.join(kinds)}. Trained on at most {trained.difficulty} {unit} "
-        f"({Spread.of([v.trained for v in found.verdicts.values()])}) and {trained.loops} loops, "
-        f"{solved}, and answers {hardest} {unit} with {loops} at {found.own[hardest]}; chance is "
-        f"{trained.chance[hardest]:.3f}."
+        f"{found.design}: {', '.join(kinds)}. Trained on at most {trained.difficulty} {unit} and "
+        f"{trained.loops} loops, it answers these at "
+        f"{Spread.of([v.trained for v in found.verdicts.values()])}"
+        f"{'' if trained.per_level else at_most}, {solved}, and answers {hardest} {unit} with "
+        f"{loops} at {found.own[hardest]}; chance is {trained.chance[hardest]:.3f}."
     )
 
 

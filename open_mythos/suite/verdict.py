@@ -62,7 +62,8 @@ class Verdict:
         reach: The hardest difficulty up to which all that were asked are solved: with loops of
             their own, or with any number; 0 for none.
         gain: The most that a difficulty beyond the training rose by loops beyond the training.
-        fall: What accuracy lost from its best to the most loops, as a share of what is to gain.
+        fall: What accuracy lost from its best to the most loops, as a share of what is to gain: on
+            the mean of difficulties from the trained one on, or on that alone, if it lost more.
         hardest: The hardest difficulty asked.
         far: Accuracy there, with its own loops or the most.
     """
@@ -166,7 +167,9 @@ def _free(found: DepthMap, trained: Trained) -> Verdict:
         for d in rows[1:]
         if beyond
     ]
-    gain, fall = max(gains, default=0.0), best - end
+    of_trained = [share(found.at(rows[0], n), trained.chance[rows[0]]) for n in found.loops]
+    gain = max(gains, default=0.0)
+    fall = max(best - end, max(of_trained) - of_trained[-1])
     if share(own, trained.chance[trained.difficulty]) < LITTLE:
         kind: Kind = "chance"
     elif end < LEFT * best:

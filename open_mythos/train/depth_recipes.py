@@ -75,7 +75,7 @@ def tutorial_default() -> Recipe:
             dim=64,
             n_heads=4,
             n_kv_heads=2,
-            max_seq_len=48,
+            max_seq_len=64,
             max_loop_iters=16,
             prelude_layers=1,
             coda_layers=1,
@@ -85,7 +85,7 @@ def tutorial_default() -> Recipe:
             n_experts_per_tok=2,
             expert_dim=32,
             lora_rank=8,
-            max_output_tokens=48,
+            max_output_tokens=64,
         ),
         data=DataConfig(kind="parity", batch_size=64, length=24),
         depth=DepthConfig(kind="fixed", mean=3),
@@ -143,8 +143,15 @@ def tutorial() -> Recipe:
     )
 
 
+def tutorial_with_start() -> Recipe:
+    """The recommended recipe on rows that begin with a token of their own: seed 0 came to 1.000."""
+    base = tutorial()
+    data = replace(base.data, task={"start": True})
+    return replace(base, name="tutorial-with-start", data=data)
+
+
 def tutorial_long() -> Recipe:
-    """The recommended recipe for 5,000 steps."""
+    """The recommended recipe for 5,000 steps: seed 0 came to 0.9865, which is the bound."""
     return replace(tutorial(), name="tutorial-5000", steps=5000, save_every=1000)
 
 
@@ -153,5 +160,6 @@ DEPTH_RECIPES: dict[str, Callable[[], Recipe]] = {
     "tutorial-default": tutorial_default,
     "tutorial-whole-rows": tutorial_whole_rows,
     "tutorial": tutorial,
+    "tutorial-with-start": tutorial_with_start,
     "tutorial-5000": tutorial_long,
 }

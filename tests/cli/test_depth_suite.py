@@ -2,15 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from open_mythos.cli import depth_suite
-from open_mythos.cli.main import app
-from open_mythos.suite.plan import Plan
+from open_mythos.suite.plan import make_plan
 from open_mythos.suite.run import SuiteResult
 
 
-FOUND = {"sentences": {"pointer": ["ours: gains."]}}
+FOUND = {"sentences": {"pointer": ["mythos: gains."]}}
 
 
 def result(status: Any, page: str | None, failed: dict[str, str]) -> SuiteResult:
@@ -26,39 +24,25 @@ def result(status: Any, page: str | None, failed: dict[str, str]) -> SuiteResult
 @pytest.mark.parametrize(
     ("found", "code", "said"),
     [
-        (result("finished", "x/report.html", {}), 0, ("ours: gains.", "open x/report.html")),
+        (result("finished", "x/report.html", {}), 0, ("mythos: gains.", "open x/report.html")),
         (result("stopped", None, {}), 1, ("run it again",)),
         (result("failed", "x/report.html", {"a": "b"}), 1, ("a has no result: b", "report.html")),
     ],
 )
-def test_options_reach_the_suite_and_the_exit_code_says_how_it_ended(
-    found: SuiteResult, code: int, said: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+def test_the_exit_code_and_the_last_words_say_how_it_ended(
+    found: SuiteResult,
+    code: int,
+    said: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    seen: dict[str, Any] = {}
-
-    def noting(out: Path, plan: Plan, **options: Any) -> SuiteResult:
-        seen.update(out=out, plan=plan, **options)
-        return found
-
-    monkeypatch.setattr(depth_suite, "run_suite", noting)
-    words = ["--tasks", "words, pointer", "--designs", "om05", "--seeds", "1", "--steps", "4"]
-    more = ["--jobs", "3", "--device", "cpu", "--out", "x", "--fresh"]
-    shown = CliRunner().invoke(app, ["depth-suite", *words, *more])
-    assert shown.exit_code == code
-    assert all(text in shown.stderr for text in said)
-    assert [one.name for one in seen["plan"].cells] == ["words om05 seed 0", "pointer om05 seed 0"]
-    assert {(c.recipe.steps, c.recipe.device) for c in seen["plan"].cells} == {(4, "cpu")}
-    assert (seen["out"], seen["jobs"], seen["resume"]) == (Path("x"), 3, False)
+    monkeypatch.setattr(depth_suite, "run_suite", lambda *_, **__: found)
+    plan = make_plan("cpu", tasks=["words"])
+    assert depth_suite.run(plan, out=Path("x"), jobs=1, resume=True) == code
+    shown = capsys.readouterr().err
+    assert all(text in shown for text in said)
 
 
-def test_a_wrong_task_is_a_sentence_with_the_right_one() -> None:
-    shown = CliRunner().invoke(app, ["depth-suite", "--tasks", "pointr"])
-    assert shown.exit_code == 2
-    assert "did you mean 'pointer'" in shown.stderr
-
-
-def test_help_names_the_sizes() -> None:
-    shown = CliRunner().invoke(app, ["depth-suite", "--help"])
-    assert shown.exit_code == 0
-    assert "cpu" in shown.stdout
-    assert "gpu" in shown.stdout
+def test_lists_are_parted_by_commas() -> None:
+    assert depth_suite.names("words, pointer,") == ["words", "pointer"]
+    assert depth_suite.names("") == []

@@ -68,12 +68,15 @@ def test_the_matrix_shows_means_and_where_seeds_differ() -> None:
 def test_lines_have_bands_and_levels_names(doubling: bool) -> None:
     lines = {"a": {1: (0.5, 0.4, 0.6), 8: (0.9, 0.9, 0.9)}, "b": {1: (0.4,) * 3, 8: (0.1,) * 3}}
     levels = {"chance": 0.25, "best public probe": 0.7}
-    axes = band_figure(lines, 4, ("loops", "accuracy"), levels, doubling=doubling).axes[0]
+    figure = band_figure(lines, 4, ("loops", "accuracy"), levels, doubling=doubling)
+    axes = figure.axes[0]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["a", "b", *levels]
     shown = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     assert shown["a"] == [0.5, 0.9]
     assert shown["b"] == [0.4, 0.1]
     assert len(axes.collections) == 2
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == 0.9
-    texts = {text.get_text() for text in axes.texts}
-    assert texts == {"trained", *levels}
+    assert [text.get_text() for text in axes.texts] == ["trained up to 4"]
+    assert {name: shown[name][0] for name in levels} == levels
     assert (axes.get_xscale() == "log") is doubling

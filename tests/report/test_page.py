@@ -24,6 +24,13 @@ class Reader(HTMLParser):
         self.text += data
 
 
+def test_wide_pictures_have_a_row_of_their_own() -> None:
+    drawn = [(name, Figure(figsize=(width, 2))) for name, width in (("a", 6), ("b", 9))]
+    page = render_page("t", "l", [Section("s", figures=drawn)])
+    assert page.count("<figure>") == 1
+    assert page.count('<figure class="wide">') == 1
+
+
 def test_a_page_is_whole_fetches_nothing_and_escapes_what_models_write() -> None:
     figure = Figure()
     figure.add_subplot().plot([1, 2])

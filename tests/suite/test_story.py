@@ -22,12 +22,13 @@ Results = list[tuple[Cell, CellResult]]
 def test_one_sentence_for_each_design_with_its_numbers(plan: Plan, results: Results) -> None:
     ours, theirs, tied, _ = summarise(results)
     assert sentence(theirs, "terms") == (
-        "om05: collapse. Trained on at most 2 terms (0.900) and 2 loops, it solves up to 1 terms, "
-        "at 95%, and answers 4 terms with 4 loops at 0.300; chance is 0.333."
+        "om05: collapse. Trained on at most 2 terms and 2 loops, it answers these at 0.900 "
+        "(0.300 with 4 loops), solves up to 1 terms at 95%, and answers 4 terms with 4 loops at "
+        "0.300; chance is 0.333."
     )
     said = sentence(tied, "terms")
     assert "gains in 1 of 2 seeds" in said
-    assert "0 to 4 terms, by seed" in said
+    assert "0 to 4 terms by seed" in said
     assert "with as many loops as that at 0.750 (0.500 to 1.000)" in said
     assert "chance is 0.333" in sentence(ours, "terms")
 

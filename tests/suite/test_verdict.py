@@ -77,6 +77,8 @@ def test_loops_that_answer_no_better_than_stopping_are_worth_nothing() -> None:
         # What they rise by comes within the trained loops.
         (((1.0, 1.0, 1.0, 1.0), (0.7, 0.9, 1.0, 1.0), (0.5, 0.6, 0.7, 0.71)), "plateau"),
         (((1.0, 1.0, 1.0, 0.9), (0.7, 0.9, 1.0, 0.8), (0.5, 0.6, 0.7, 0.6)), "V"),
+        # The trained row alone loses something, which the mean with rows at chance would hide.
+        (((1.0, 1.0, 1.0, 1.0), (0.7, 0.9, 1.0, 0.96), (0.5, 0.5, 0.5, 0.5)), "V"),
         (((1.0, 1.0, 1.0, 0.5), (0.7, 0.9, 1.0, 0.5), (0.5, 0.6, 0.7, 0.5)), "collapse"),
         (((0.9, 0.9, 0.9, 0.9), (0.53, 0.54, 0.54, 0.54), (0.5, 0.5, 0.5, 0.5)), "chance"),
         # Nothing harder was asked: then there is nothing to gain.
@@ -96,8 +98,9 @@ def test_numbers_of_a_free_map() -> None:
     assert found.fall == 0.0
     assert found.reach == 24
     falling = judge(free((1.0, 1.0, 1.0, 0.9), (0.7, 0.9, 1.0, 0.8), (0.5, 0.6, 0.7, 0.6)), FREE)
-    # Means of both rows' shares of the half above chance: (1 + 0.4) / 2 less (0.6 + 0.2) / 2.
-    assert falling.fall == pytest.approx(0.3)
+    # Of the half above chance both rows together fell from (1 + 0.4) / 2 to (0.6 + 0.2) / 2, the
+    # trained one from 1 to 0.6.
+    assert falling.fall == pytest.approx(0.4)
     assert falling.reach == 8
 
 
