@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         mythos_50b as mythos_50b,
         mythos_100b as mythos_100b,
         mythos_500b as mythos_500b,
+        mythos_mini as mythos_mini,
+        mythos_nano as mythos_nano,
+        mythos_small as mythos_small,
     )
     from open_mythos.data.tokenizer import MythosTokenizer as MythosTokenizer
     from open_mythos.model.legacy import load_legacy as load_legacy
@@ -70,6 +73,9 @@ _HOME = {
     "mythos_100b": "config.presets",
     "mythos_500b": "config.presets",
     "mythos_1t": "config.presets",
+    "mythos_mini": "config.presets",
+    "mythos_nano": "config.presets",
+    "mythos_small": "config.presets",
 }
 
 __all__ = [
@@ -100,6 +106,9 @@ __all__ = [
     "mythos_100b",
     "mythos_500b",
     "mythos_1t",
+    "mythos_mini",
+    "mythos_nano",
+    "mythos_small",
 ]
 
 

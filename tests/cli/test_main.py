@@ -114,6 +114,7 @@ def test_python_dash_m_is_the_same_command() -> None:
                 "top_k": 50,
                 "top_p": 1.0,
                 "seed": 0,
+                "exit": None,
                 "device": "auto",
             },
         ),

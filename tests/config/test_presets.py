@@ -4,7 +4,8 @@ import pytest
 
 from open_mythos import errors, variants
 from open_mythos.config.budget import parameters
-from open_mythos.config.presets import PRESETS, preset
+from open_mythos.config.presets import OWN, PRESETS, SEED, preset
+from open_mythos.train.text_recipes import text_120m
 
 
 COLUMNS = (
@@ -30,8 +31,30 @@ TABLE = {
 NOMINAL = dict(zip(TABLE, (1e9, 3e9, 10e9, 50e9, 100e9, 500e9, 1e12), strict=True))
 
 
-def test_the_presets_are_the_table_and_no_more() -> None:
-    assert list(PRESETS) == list(TABLE)
+OWN_SIZES = {"mythos_nano": 5e6, "mythos_mini": 30e6, "mythos_small": 120e6}
+
+
+def test_the_seed_family_is_the_table_and_no_more() -> None:
+    assert list(SEED) == list(TABLE)
+    assert set(PRESETS) == {*OWN, *TABLE}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_own_have_the_size_they_say_and_a_loop_that_keeps_its_depth(name: str) -> None:
+    cfg = getattr(variants, name)()
+    assert cfg == preset(name)
+    assert parameters(cfg).total == pytest.approx(OWN_SIZES[name], rel=0.12)
+    assert (cfg.readout, cfg.injection, cfg.loop_index, cfg.loop_lora) == (
+        "last",
+        "lti",
+        False,
+        False,
+    )
+    assert cfg.lti_decay < 0.02
+
+
+def test_the_largest_of_ours_is_what_the_text_recipe_trains() -> None:
+    assert text_120m().model == preset("mythos_small")
 
 
 @pytest.mark.parametrize("name", TABLE)
