@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from open_mythos.cli.options import Checkpoint, Device
+
 
 def calibrate(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="Folder with a trained model.", show_default=False)
-    ],
+    checkpoint: Checkpoint,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -34,9 +34,7 @@ def calibrate(
         Path | None,
         typer.Option(help="Report (.html) or picture (.png, .svg, .pdf).", show_default=False),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto (the accelerator if there is one), cpu, cuda:1, ...")
-    ] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Fit where positions may leave the loop to a quality budget, and store it with the model."""
     from open_mythos.cli.calibrate import run

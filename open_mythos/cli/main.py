@@ -8,7 +8,10 @@ from typer.core import TyperGroup
 
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
+from open_mythos.cli.doctor_command import doctor
 from open_mythos.cli.exit_commands import calibrate
+from open_mythos.cli.law_commands import laws
+from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
@@ -40,26 +43,12 @@ app = typer.Typer(
 )
 
 app.command()(calibrate)
+app.command()(laws)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
+app.command("doctor")(doctor)
 app.command("depth-suite")(depth_suite)
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Settings, e.g. model.dim=256.", show_default=False
-    ),
-]
-Checkpoint = Annotated[
-    Path, typer.Argument(help="Folder with a trained model.", show_default=False)
-]
-Loops = Annotated[
-    int | None,
-    typer.Option("--loops", help="Times the looped block runs; default: the model's own."),
-]
-Device = Annotated[
-    str, typer.Option(help="auto (the accelerator if there is one), cpu, cuda:1, ...")
-]
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
 STARTS: dict[Resume | None, Literal["new", "auto", "resume"]] = {
@@ -67,7 +56,6 @@ STARTS: dict[Resume | None, Literal["new", "auto", "resume"]] = {
     "auto": "auto",
     "only": "resume",
 }
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def _version(wanted: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_mythos.errors import InputError
+from open_mythos.report.figures import Figure
 from open_mythos.report.run_figure import run_figure
 from open_mythos.train.checkpoints import RunFolder
 from open_mythos.train.sinks import read_metrics
@@ -22,17 +23,30 @@ def run(*, runs: Sequence[Path], out: Path | None) -> Path:
         CheckpointError: If a run has no readable metrics.
     """
     target = out or (runs[0] / "curves.png" if len(runs) == 1 else Path("curves.png"))
-    if target.suffix not in SUFFIXES:
-        raise InputError(f"--out {target} ends in none of {', '.join(SUFFIXES)}")
+    check_picture(target)
     found = {
         name: read_metrics(RunFolder(run).metrics_file)
         for name, run in zip(labels(runs), runs, strict=True)
     }
-    figure = run_figure(found)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=DOTS_PER_INCH)
+    save_picture(run_figure(found), target)
     print(target)
     return target
+
+
+def check_picture(target: Path) -> None:
+    """Refuse a name that is no picture's, before the work is done.
+
+    Raises:
+        InputError: If it ends in none of the known ways.
+    """
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"--out {target} ends in none of {', '.join(SUFFIXES)}")
+
+
+def save_picture(figure: Figure, target: Path) -> None:
+    """Write a figure, into a folder that need not be there yet."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=DOTS_PER_INCH)
 
 
 def labels(runs: Sequence[Path]) -> list[str]:

@@ -59,6 +59,13 @@ class ParameterBudget:
         """
         return self.total - self.inactive
 
+    @property
+    def looped(self) -> int:
+        """Parameters of what is looped, norms apart; less `inactive`, those of one loop's work."""
+        experts = self.router + self.routed_experts + self.shared_experts
+        block = self.loop_attention + self.loop_dense + experts
+        return block + self.adapter + self.injection + self.halting
+
     def parts(self) -> dict[str, int]:
         """Part name -> parameters, in the order a token meets them; sums to `total`."""
         values = asdict(self)

@@ -24,6 +24,8 @@ Metric = Literal["loss", "accuracy"]
 SURE = 1.645
 # Nothing seen in N trials: with 95 % confidence it is rarer than 3 in N.
 RULE_OF_THREE = 3.0
+# Real passes that look for a looser threshold between two.
+HALVINGS = 3
 # Thresholds tried per exit, at even shares of the scores that were seen.
 TRIED = 100
 
@@ -209,8 +211,13 @@ def _enough(judge: Judge, full: Answers) -> None:
     """Refuse rows of which even an exit that changes nothing could not be told to keep the budget.
 
     Raises:
-        InputError: Saying how many it takes.
+        InputError: Saying how large the noise is, or that nothing is right.
     """
+    if not judge.score(full):
+        raise InputError(
+            f"none of {len(full.row)} scored positions is right at full depth, so that no share of "
+            "it can be lost; train the model, or give more batches"
+        )
     least = judge(0.0, full, full).bound
     if not least <= judge.budget:
         raise InputError(
@@ -290,18 +297,30 @@ def loosest(curve: Sequence[Trade], budget: float) -> Trade | None:
 def tightened(
     curve: Sequence[Trade], fitted: Trade, budget: float, real: Callable[[float], Trade]
 ) -> Trade | None:
-    """The first threshold, from the fitted one to tighter ones, that keeps the budget for real.
+    """A threshold, the fitted one or a tighter one, that keeps the budget for real.
 
-    Steps double: 1, 2, 4 ... thresholds back, the tightest at last.
+    Steps double: 1, 2, 4 ... thresholds back, the tightest at last. What lies between the first
+    that holds and the last that does not is halved a few times.
     """
-    place, step = curve.index(fitted), 1
-    while True:
-        trade = real(curve[place].threshold)
+    place, step, broken = curve.index(fitted), 1, len(curve)
+    kept = real(curve[place].threshold)
+    while kept.bound > budget and place > 0:
+        place, step, broken = max(place - step, 0), 2 * step, place
+        kept = real(curve[place].threshold)
+    if kept.bound > budget:
+        return None
+    if curve[place] is fitted:
+        return kept
+    for _ in range(HALVINGS):
+        middle = (place + broken) // 2
+        if middle == place:
+            break
+        trade = real(curve[middle].threshold)
         if trade.bound <= budget:
-            return trade
-        if place == 0:
-            return None
-        place, step = max(place - step, 0), 2 * step
+            place, kept = middle, trade
+        else:
+            broken = middle
+    return kept
 
 
 def work_of(cfg: MythosConfig, kind: type[Criterion], mean_loops: float, n_loops: int) -> float:

@@ -355,7 +355,7 @@ class OpenMythos(Stored):
             (E,) int64, those tokens; of several layers of the core, one layer's after the other's;
             (0,) without experts.
         """
-        loads = [self.embed.weight.new_zeros(0, dtype=torch.int64)]
+        loads = [torch.zeros(0, dtype=torch.int64, device=self.embed.weight.device)]
         for ffn in self.recurrent.mixtures:
             if dist.is_available() and dist.is_initialized():
                 dist.all_reduce(ffn.load)

@@ -26,9 +26,11 @@ class ForwardOutput:
         ponder_cost: Graves' N + R, mean over real positions, with gradient; None likewise.
         router_load: (n_loops, E) int64, tokens that each expert served in each loop.
         state_rms: (n_loops,) root mean square of the loop state after each loop.
+        state_change: (n_loops,) root mean square of what each loop changed of it; None of a network
+            that does not say.
         row_loops: Loops of each row, where it was given one number per row; None elsewhere. Past a
-            row's end halting and its weights are zero, and router_load and state_rms are those of
-            the rows that ran the loop.
+            row's end halting and its weights are zero, and router_load, state_rms and state_change
+            are those of the rows that ran the loop.
         loop_features: (B, S, dim) each, what the head would read had the pass ended after the loops
             in `read_loops`.
     """
@@ -44,6 +46,7 @@ class ForwardOutput:
     state_rms: Tensor
     row_loops: tuple[int, ...] | None = None
     loop_features: tuple[Tensor, ...] = ()
+    state_change: Tensor | None = None
 
 
 def forward_output(
@@ -78,4 +81,5 @@ def forward_output(
         state_rms=trace.state_rms,
         row_loops=trace.row_loops,
         loop_features=loop_features,
+        state_change=trace.state_change,
     )

@@ -2,33 +2,43 @@
 
 from collections.abc import Sequence
 
-from open_mythos.eval.calibration import Calibration
+from open_mythos.eval.calibration import Calibration, Trade
 from open_mythos.report.exit_table import exit_rows, overthinking_words
 from open_mythos.report.figures import COLOURS, Figure, empty_axes
 from open_mythos.report.page import Section, render_page
 
 
 def exit_figure(found: Calibration) -> Figure:
-    """Score against mean loops of every exit, its verified threshold marked."""
+    """Score against mean loops of every exit, its verified threshold marked.
+
+    Scores are over that of the full depth on the same rows: lines and dots are of different ones.
+    """
     figure, axes = empty_axes(6.4, 4.0)
     for number, (name, one) in enumerate(found.exits.items()):
         colour = COLOURS[number % len(COLOURS)]
         style = "-" if number < len(COLOURS) else "--"
         loops = [trade.mean_loops for trade in one.curve]
-        scores = [trade.score for trade in one.curve]
+        scores = [relative(trade, found.metric) for trade in one.curve]
         axes.plot(loops, scores, style, color=colour, linewidth=1.2, label=name)
         if one.verified is not None:
             kept = one.verified
-            axes.plot([kept.mean_loops], [kept.score], "o", color=colour, markersize=5)
+            at = [relative(kept, found.metric)]
+            axes.plot([kept.mean_loops], at, "o", color=colour, markersize=5)
     oracle = found.oracle
-    axes.plot([oracle.mean_loops], [oracle.score], "k*", markersize=9, label="oracle")
+    at = [relative(oracle, found.metric)]
+    axes.plot([oracle.mean_loops], at, "k*", markersize=9, label="oracle")
     worse = 1.0 + found.budget if found.metric == "loss" else 1.0 - found.budget
-    axes.axhline(found.full, color="black", linewidth=0.8, linestyle=":")
-    axes.axhline(found.full * worse, color="grey", linewidth=0.8, linestyle="--", label="budget")
+    axes.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
+    axes.axhline(worse, color="grey", linewidth=0.8, linestyle="--", label="budget")
     axes.set_xlabel("mean loops per position")
-    axes.set_ylabel(found.metric)
+    axes.set_ylabel(f"{found.metric} over that of full depth")
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def relative(trade: Trade, metric: str) -> float:
+    """The score over that of the full depth on the same rows."""
+    return 1.0 + trade.cost if metric == "loss" else 1.0 - trade.cost
 
 
 def overthinking_figure(found: Calibration) -> Figure:

@@ -1,5 +1,6 @@
 """Pictures of training and of depth; every function takes records and returns a figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,36 @@ def experts_figure(use: LoopUse) -> Figure:
     return heat_figure(
         use.expert_load, loops, experts, ("loop", "expert", "share of tokens"), top=None
     )
+
+
+def loops_figure(values: Sequence[float], trained: int, y: str) -> Figure:
+    """One number of every loop, logarithmic where it runs over more than a decade."""
+    figure, axes = empty_axes()
+    known = [(t, v) for t, v in enumerate(values, start=1) if math.isfinite(v) and v > 0.0]
+    if known:
+        loops, shown = zip(*known, strict=True)
+        axes.plot(loops, shown, marker="o", markersize=4, color=COLOURS[0])
+        if max(shown) > 10.0 * min(shown):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0.0, 1.15 * max(shown))
+    axes.axvline(trained, color="black", linewidth=0.8, linestyle="--", label="trained depth")
+    axes.set_xlabel("loop")
+    axes.set_ylabel(y)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def histogram_figure(shares: Sequence[float], trained: int) -> Figure:
+    """Share of the positions that took part in exactly so many loops."""
+    figure, axes = empty_axes()
+    axes.bar(range(1, len(shares) + 1), shares, color=COLOURS[0])
+    axes.axvline(trained, color="black", linewidth=0.8, linestyle="--", label="trained depth")
+    axes.set_ylim(0.0, 1.0)
+    axes.set_xlabel("loops until a position halted (the last: or never)")
+    axes.set_ylabel("share of positions")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:

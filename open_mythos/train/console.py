@@ -11,9 +11,11 @@ from rich.text import Text
 from open_mythos.train.headline import GAP, Word, bar, clock, fitted, headline, mean_of
 from open_mythos.train.records import EvalRecord, StepRecord
 from open_mythos.train.sinks import RunInfo, logged
+from open_mythos.train.symptoms import symptoms
 
 
-# Steps whose mean is shown: loss and speed of single ones jump too much to be read.
+# Steps whose mean is shown: loss and speed of single ones jump too much to be read. Warnings are
+# drawn from as many.
 SHOWN_STEPS = 20
 # Steps that the time left is reckoned from, evaluations and saves between them included.
 PACE_STEPS = 200
@@ -26,7 +28,7 @@ DEPTH = re.compile(r"(.+)_at_(\d+)")
 
 
 class ConsoleSink:
-    """Shows a run to a person.
+    """Shows a run to a person, and what its last steps warn of.
 
     On a terminal: one live line with as many numbers as its width has room for. Without one (a
     log file, a pipe): a line every recipe.log_every steps.
@@ -47,6 +49,7 @@ class ConsoleSink:
         self._recent: tuple[StepRecord, ...] = ()
         self._pace: tuple[tuple[float, int], ...] = ()
         self._began = 0.0
+        self._warned: set[str] = set()
 
     def open(self, run: RunInfo) -> None:
         """Say what is about to run, and raise the live line on a terminal."""
@@ -73,6 +76,7 @@ class ConsoleSink:
         self._pace = (*self._pace[1 - PACE_STEPS :], (self._now(), record.step))
         if self._live is None and logged(record.step, self._run.recipe):
             self._print_numbers()
+        self._warn(record.step)
 
     def evaluation(self, record: EvalRecord) -> None:
         """A line for each evaluator, and the beginning of the first sample."""
@@ -95,6 +99,16 @@ class ConsoleSink:
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _warn(self, step: int) -> None:
+        """What the last steps warn of, each kind of it once."""
+        assert self._run is not None
+        if not logged(step, self._run.recipe):
+            return
+        for symptom in symptoms(self._recent, self._run.recipe):
+            if symptom.kind not in self._warned:
+                self._warned.add(symptom.kind)
+                self.note(f"warning at step {step}: {symptom.text}")
 
     def _print_numbers(self) -> None:
         assert self._run is not None

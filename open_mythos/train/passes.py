@@ -110,6 +110,8 @@ class Tally:
             "n_targets": terms.n_targets,
             "mean_loops": output.loops_used.double().mean() * rows_share,
             "state_rms": output.state_rms[-1] * rows_share,
+            "first_rms": output.state_rms[0] * rows_share,
+            **last_change(output, rows_share),
             **{f"terms/{name}": part * whole for name, part in terms.parts.items()},
         }
         scalars = torch.stack([value.detach().double() for value in said.values()])
@@ -127,6 +129,12 @@ class Tally:
         spread.sum(self._scalars)
         spread.sum(self._load)
         return dict(zip(self._names, self._scalars.unbind(), strict=True)), self._load
+
+
+def last_change(output: ForwardOutput, rows_share: float) -> dict[str, Tensor]:
+    """What the last loop changed of the state; nothing of a network that does not say."""
+    change = output.state_change
+    return {} if change is None else {"last_change": change[-1] * rows_share}
 
 
 def _deeper(load: Tensor, other: Tensor) -> Tensor:

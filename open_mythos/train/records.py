@@ -32,6 +32,9 @@ class StepRecord:
         loss_scale: What the loss was multiplied by, in fp16.
         rho_a: Largest entry of the injection's A; None for an injection without one.
         state_rms: Root mean square of the loop state after the last loop.
+        state_growth: Factor by which it grows from one loop to the next, on average; None where
+            there is one loop.
+        residual: |h_T - h_{T-1}| / |h_T| of the last loop: 0 at a fixed point.
         router_entropy: Entropy of the experts' load over that of an even load, mean over loops.
         router_peak: Load of the busiest expert over the mean load, of the worst loop.
         router_dead: Experts that served no position in any loop.
@@ -65,6 +68,8 @@ class StepRecord:
     loss_scale: float | None = None
     rho_a: float | None = None
     state_rms: float | None = None
+    state_growth: float | None = None
+    residual: float | None = None
     router_entropy: float | None = None
     router_peak: float | None = None
     router_dead: int | None = None

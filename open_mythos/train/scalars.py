@@ -20,6 +20,8 @@ TAGS = {
     "loop/used": "mean_loops",
     "loop/rho_a": "rho_a",
     "loop/state_rms": "state_rms",
+    "loop/state_growth": "state_growth",
+    "loop/residual": "residual",
     "router/entropy": "router_entropy",
     "router/peak": "router_peak",
     "router/dead": "router_dead",

@@ -227,6 +227,7 @@ def finish(
         loss_scale=read.get("loss_scale"),
         rho_a=read.get("rho_a"),
         state_rms=read["state_rms"],
+        **settling(read, max(launched.depths)),
         **routing(load),
         **measured,
     )
@@ -262,6 +263,17 @@ def count_skip(state: TrainState, read: dict[str, float]) -> bool:
     elif not (math.isfinite(read["loss"]) and read.get("loss_scale", FLOOR) > FLOOR):
         state.skipped_in_a_row += 1
     return skipped
+
+
+def settling(read: dict[str, float], n_loops: int) -> dict[str, Any]:
+    """What a record says of the way to the last state; nothing of a state that is zero."""
+    first, last = read["first_rms"], read["state_rms"]
+    found: dict[str, Any] = {}
+    if n_loops > 1 and first > 0.0 and last > 0.0:
+        found["state_growth"] = (last / first) ** (1.0 / (n_loops - 1))
+    if "last_change" in read and last > 0.0:
+        found["residual"] = read["last_change"] / last
+    return found
 
 
 def routing(load: Tensor) -> dict[str, Any]:

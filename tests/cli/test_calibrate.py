@@ -47,11 +47,19 @@ def test_a_text_run_stores_its_exit_and_writes_with_it(text_run: Path, tmp_path:
 
 
 def test_a_task_run_is_judged_by_its_accuracy(task_run: Path, tmp_path: Path) -> None:
-    """Two steps of training leave hardly a right answer: the budget cannot be told from noise."""
-    result = CliRunner().invoke(app, ["calibrate", str(task_run), "--batches", "2"])
-    assert result.exit_code == 2
-    assert "cannot tell a loss of 0.500%" in result.stderr
-    calibrate(task_run, "--budget", "99%", "--batches", "4", "--exits", "fixed,entropy")
+    assert "scored positions" in calibrate(task_run, "--batches", "2", code=2).stderr
+    out, picture = tmp_path / "parity", tmp_path / "exits.png"
+    small = ["model.dim=16", "model.expert_dim=8", "data.batch_size=16", "data.length=8"]
+    words = ["train", "task-parity", *small, "steps=1", "device=cpu", "--out", str(out)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    wide = ("--budget", "20%", "--batches", "8", "--exits", "fixed,entropy")
+    shown = calibrate(out, *wide, "--out", str(picture)).stdout
+    assert "held-out rows of 1 to 8 bits: accuracy" in shown
+    assert picture.stat().st_size > 1000
+    stored = open_checkpoint(out).model.calibrated
+    assert stored is not None
+    assert (stored.metric, stored.n_loops) == ("accuracy", 4)
+    assert stored.measured["verified"]["bound"] <= 0.2
 
 
 def test_parts_share_no_row(task_run: Path, text_run: Path) -> None:

@@ -88,6 +88,16 @@ def test_parameters_equal_the_built_models_part_by_part(seed: int) -> None:
         built[part_of(name)] += parameter.numel()
     assert parameters(cfg).parts() == built
     assert parameters(cfg).total == sum(p.numel() for p in model.parameters())
+    loop = model.recurrent.named_parameters()
+    assert parameters(cfg).looped == sum(p.numel() for name, p in loop if "norm" not in name)
+
+
+def test_a_dense_core_of_layers_is_looped_whole() -> None:
+    cfg = replace(random_config(3), core_ffn="dense", core_layers=3, initial_state="learned")
+    with torch.device("meta"):
+        model = OpenMythos(cfg)
+    loop = model.recurrent.named_parameters()
+    assert parameters(cfg).looped == sum(p.numel() for name, p in loop if "norm" not in name)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from open_mythos.config.mythos import MythosConfig
+from open_mythos.data.batch import Batch
+from open_mythos.data.tasks.pointer import PointerChase as Task
 from open_mythos.errors import InputError
 from open_mythos.eval.calibration import (
+    SURE,
     Judge,
     Trade,
     calibrate,
@@ -20,8 +24,20 @@ from open_mythos.eval.calibration import (
     tightened,
     trade_curve,
 )
-from open_mythos.eval.exit_scores import Answers, ExitScores
+from open_mythos.eval.exit_scores import Answers, ExitScores, answered
+from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.loop.exits.registry import EXITS
+from open_mythos.train.build import build_state
+from open_mythos.train.networks import small
+from open_mythos.train.recipe import (
+    CurriculumConfig,
+    DataConfig,
+    DepthConfig,
+    OptimConfig,
+    Recipe,
+)
+from open_mythos.train.sources import build_sources
+from open_mythos.train.step import train_step
 
 
 def made_up(n: int = 4000, n_loops: int = 8, rows: int = 200) -> ExitScores:
@@ -152,8 +168,12 @@ def test_a_threshold_is_tightened_until_it_holds() -> None:
 
     found = tightened(curve, curve[15], 0.01, real(9))
     assert found is not None
-    assert found.threshold == 8
-    assert asked == [15, 14, 12, 8]
+    assert found.threshold == 9
+    assert asked == [15, 14, 12, 8, 10, 9]
+    asked.clear()
+    kept = tightened(curve, curve[15], 0.01, real(15))
+    assert kept is not None
+    assert (kept.threshold, asked) == (15, [15])
     assert tightened(curve, curve[15], 0.01, real(-1)) is None
     assert asked[-1] == 0
 
@@ -177,5 +197,80 @@ def test_too_few_positions_to_tell() -> None:
     with pytest.raises(InputError, match=r"100 scored positions.*noise alone is 3\.000%"):
         _enough(Judge("accuracy", 0.01), few)
     _enough(Judge("accuracy", 0.04), few)
-    with pytest.raises(InputError, match="give more batches"):
+    with pytest.raises(InputError, match=r"none of 100 scored positions is right"):
         _enough(Judge("accuracy", 0.04), noise(torch.zeros(100, dtype=torch.bool)))
+
+
+# -- the promise, on a trained network -------------------------------------------------------------
+
+LOOPS = 6
+
+
+@pytest.fixture(scope="module")
+def pupil() -> tuple[OpenMythos, Task]:
+    """Pointer chasing over five states, up to three hops, at random depth: some seconds."""
+    data = DataConfig(
+        kind="pointer", batch_size=32, states=5, queries=5, max_hops=3, layout="joint",
+        maps="cycle", task={"told": True},
+    )  # fmt: skip
+    shape = small(vocab_size=data.build_task(0).vocab_size, dim=32, max_seq_len=32).to_dict()
+    recipe = Recipe(
+        name="pupil",
+        model=MythosConfig.from_dict({**shape, "core_ffn": "dense", "coda_layers": 0}),
+        data=data,
+        depth=DepthConfig(kind="uniform", mean=4, min=2, max=LOOPS),
+        optim=OptimConfig(lr=5e-3, betas=(0.9, 0.98)),
+        curriculum=CurriculumConfig(threshold=0.9, momentum=0.5, min_steps=4),
+        steps=200,
+        device="cpu",
+    )
+    source = build_sources(recipe)
+    state = build_state(recipe, source.train, torch.device("cpu"))
+    for _ in range(recipe.steps):
+        train_step(state, source.train, recipe)
+    model, task = state.model, source.train
+    assert isinstance(model, OpenMythos)
+    assert isinstance(task, Task)
+    with torch.no_grad():  # a gate that knows little keeps its promise all the same
+        model.recurrent.act.halt.weight.mul_(4.0)
+        model.recurrent.act.halt.bias.fill_(-1.0)
+    return model, task
+
+
+def asked(task: Task, first: int, count: int) -> list[Batch]:
+    return [task.evaluation_batch(1 + seed % 3, seed=seed) for seed in range(first, first + count)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("metric", "halted"), [("loss", "continue"), ("accuracy", "freeze")])
+def test_the_budget_is_kept_on_fresh_data(
+    metric: Any, halted: Any, pupil: tuple[OpenMythos, Task]
+) -> None:
+    """By every exit, within the budget and three standard errors; and loops are saved."""
+    model, task = pupil
+    model.cfg.halted = model.recurrent.cfg.halted = halted
+    kinds, budget, judge = list(EXITS.values()), 0.03, Judge(metric, 0.03)
+    found = calibrate(
+        model, asked(task, 0, 12), asked(task, 100, 12), kinds,
+        n_loops=LOOPS, budget=budget, metric=metric,
+    )  # fmt: skip
+    fresh = asked(task, 1000, 12)
+    full = answered(model, fresh, LOOPS)
+    for kind in kinds:
+        one = found.exits[kind.name]
+        assert one.verified is not None
+        assert one.verified.bound <= budget
+        rule = kind(one.verified.threshold)
+        trade = judge(rule.threshold, answered(model, fresh, LOOPS, rule), full)
+        assert trade.cost <= budget + 3 * (trade.bound - trade.cost) / SURE
+        assert trade.mean_loops == pytest.approx(one.verified.mean_loops, abs=0.35)
+        assert one.work is not None
+    assert found.chosen is not None
+    best = found.exits[found.chosen]
+    assert best.work == min(one.work or math.inf for one in found.exits.values())
+    assert best.verified is not None
+    assert best.verified.mean_loops < 0.9 * LOOPS
+    over = found.overthinking
+    assert over.right_somewhere > over.right_at_end
+    if metric == "accuracy":
+        assert found.oracle.score == pytest.approx(over.right_somewhere)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -329,3 +330,56 @@ def build(tiny_config: Any, randomised: Any) -> Callable[..., OpenMythos]:
         return model
 
     return make
+
+
+# -- scaling laws ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    """Numbers of the test's own."""
+    return np.random.default_rng(seed)
+
+
+# Parcae (arXiv 2604.12946), appendix O and tables 18 and 19: parameters, those of the looped block,
+# and compute budgets in 1e18 FLOPs, each spent at every mean of MEANS.
+PARCAE_RUNS = {
+    "140M": (144_323_136.0, 2 * 12 * 768.0**2, (1, 2, 4, 8, 16, 64)),
+    "370M": (388_003_328.0, 4 * 12 * 1024.0**2, (32, 64, 128)),
+}
+MEANS = (2, 4, 6, 8, 10, 12)
+
+
+@pytest.fixture(scope="session")
+def parcae_grid() -> Callable[[str], dict[str, Any]]:
+    """`parcae_grid("140M")`: inputs of the runs behind the paper's training law.
+
+    Compute is (2 N1 + 6 N2) D, as the first half of the loops, N1, is not differentiated.
+    """
+
+    def grid(name: str) -> dict[str, Any]:
+        total, block, budgets = PARCAE_RUNS[name]
+        rows = []
+        for budget in budgets:
+            for mean in MEANS:
+                differentiated = -(-mean // 2)
+                cost = 2 * (mean - differentiated) * block
+                cost += 6 * (total + (differentiated - 1) * block)
+                rows.append((mean, total + (mean - 1) * block, 1e18 * budget / cost))
+        columns = np.array(rows, dtype=float).T
+        return dict(zip(("mean_loops", "params", "tokens"), columns, strict=True))
+
+    return grid
+
+
+@pytest.fixture(scope="session")
+def schwethelm_grid() -> dict[str, Any]:
+    """Inputs of a grid like the one behind phi (arXiv 2604.21106): 20 layers, r of 1 to 8."""
+    rows = []
+    for loops in (1, 2, 4, 8):
+        for width in (384.0, 640.0, 1024.0, 1536.0):
+            for tokens in (5e8, 2e9, 8e9):
+                looped = 16 / loops * 12 * width**2 + (2 * width**2 if loops > 1 else 0)
+                rows.append((loops, 48 * width**2, looped, tokens))
+    columns = np.array(rows, dtype=float).T
+    return dict(zip(("loops", "params_once", "params_looped", "tokens"), columns, strict=True))

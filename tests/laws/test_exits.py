@@ -28,6 +28,13 @@ EVERY = (
     "gate:0.7",
 )
 
+# Loops of several kinds, of which exits must not need to know.
+PARTS: tuple[dict[str, Any], ...] = (
+    {"attn_type": "gqa"},
+    {"attn_type": "mla", "injection": "hyper", "streams": 2, "loop_norm": "sandwich"},
+    {"core_layers": 2, "core_ffn": "dense", "initial_state": "zeros", "injection": "concat_linear"},
+)
+
 
 def close(got: Tensor, want: Tensor) -> None:
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
@@ -73,7 +80,8 @@ def start(model: OpenMythos, ids: Tensor) -> Tensor:
     model.recurrent.run = look
     model(ids, 1)
     del model.recurrent.run
-    return first[0]
+    streams = model.cfg.streams if model.cfg.injection == "hyper" else 1
+    return streams * first[0]  # as many alike, which are read as their sum
 
 
 def scores(model: OpenMythos, name: str, h: list[Tensor], b: int, s: int) -> Iterator[float]:
@@ -116,10 +124,13 @@ def scores(model: OpenMythos, name: str, h: list[Tensor], b: int, s: int) -> Ite
 
 
 @pytest.mark.parametrize("text", EVERY)
+@pytest.mark.parametrize("parts", PARTS, ids=str)
 @torch.no_grad()
-def test_positions_leave_where_the_definition_says(text: str, attn_type: str, build: Build) -> None:
+def test_positions_leave_where_the_definition_says(
+    text: str, parts: dict[str, Any], build: Build
+) -> None:
     """With halted "continue" states do not depend on exits: plain passes tell all of them."""
-    model = slow_to_settle(build, attn_type=attn_type, readout="last", coda_layers=0)
+    model = slow_to_settle(build, **parts, readout="last", coda_layers=0)
     ids = torch.randint(37, (2, 5))
     rule, h = exit_named(text), states(model, ids)
     plain = [model(ids, n) for n in range(1, LOOPS + 1)]
@@ -192,8 +203,8 @@ def test_the_act_exit_on_last_states_is_the_readout_act_last(
 def test_cached_chunked_batched_and_per_row_passes_agree(
     text: str, readout: str, halted: str, build: Build
 ) -> None:
-    attn_type = "gqa" if halted == "continue" else "mla"
-    model = slow_to_settle(build, readout=readout, halted=halted, attn_type=attn_type)
+    parts = PARTS[int(torch.randint(len(PARTS), ()))]
+    model = slow_to_settle(build, readout=readout, halted=halted, **parts)
     ids = torch.randint(37, (3, 6))
     whole = model(ids, LOOPS, exit=text, return_output=True)
     for cache, cuts in ((model.new_cache(3, 6), [4, 1, 1]), ({}, [1, 3, 2])):

@@ -129,9 +129,11 @@ def test_the_record_is_that_of_the_rows(
         load = torch.stack([single[row].router_load[t] for row in running]).sum(0)
         assert torch.equal(out.router_load[t], load)
         counts = mask[running].sum(1).double()
-        squares = torch.stack([single[row].state_rms[t] for row in running]).double().square()
-        want = ((counts * squares).sum() / counts.sum()).sqrt()
-        torch.testing.assert_close(out.state_rms[t].double(), want, rtol=1e-5, atol=1e-6)
+        for name in ("state_rms", "state_change"):
+            each = torch.stack([getattr(single[row], name)[t] for row in running]).double()
+            want = ((counts * each.square()).sum() / counts.sum()).sqrt()
+            found = getattr(out, name)[t].double()
+            torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-6)
         for row, depth in enumerate(depths):
             if out.halting is None:
                 break
@@ -341,3 +343,10 @@ def test_loops_that_cannot_be_read(build: Build) -> None:
     for how in ({}, {"kv_cache": {}, "return_output": True}):
         with pytest.raises(InputError, match=r"leave the cache out, and give return_output=True"):
             model(ids, 3, read_loops=[2], **how)
+
+
+@torch.no_grad()
+def test_a_dense_core_has_no_loads(build: Build) -> None:
+    model, ids = build(core_ffn="dense"), torch.randint(VOCAB, (3, 4))
+    out = model(ids, [2, 5, 1], return_output=True)
+    assert out.router_load.shape == model(ids, 5, return_output=True).router_load.shape == (5, 0)

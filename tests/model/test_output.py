@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.model.output import ForwardOutput
+from open_mythos.model.view import look
+from open_mythos.nn.block import run_blocks
 
 
 Config = Callable[..., MythosConfig]
@@ -95,6 +98,10 @@ def test_state_rms_and_router_load_by_hand(
     out = model(ids, n_loops=LOOPS, return_output=True)
     rms = torch.stack([h.square().mean().sqrt() for h in states])
     assert torch.allclose(out.state_rms, rms, atol=1e-6)
+    start = run_blocks(model.prelude, model.embed(ids), look(ids, 0, None, model.cfg).context, None)
+    steps = [b - a for a, b in pairwise([start, *states])]
+    change = torch.stack([step.square().mean().sqrt() for step in steps])
+    assert torch.allclose(out.state_change, change, atol=1e-6)
     ffn = model.recurrent.block.ffn
     for x, load in zip(inputs, out.router_load, strict=True):
         picks = (x @ ffn.router.weight.T + ffn.router_bias).topk(2, dim=-1).indices
@@ -116,6 +123,7 @@ def test_padding_counts_in_no_field(
     assert float(out.ponder_cost) == pytest.approx(float(alone.ponder_cost), abs=1e-5)
     assert torch.equal(out.router_load, alone.router_load)
     assert torch.allclose(out.state_rms, alone.state_rms, atol=1e-5)
+    assert torch.allclose(out.state_change, alone.state_change, atol=1e-5)
     assert torch.equal(out.loops_used[:, 3:], alone.loops_used)
 
 
@@ -164,6 +172,6 @@ def test_the_record_is_frozen_and_plain(tiny_config: Config) -> None:
         out.n_loops = 1
     wanted = (
         "logits features n_loops halting halting_weights loops_used ponder_cost "
-        "router_load state_rms row_loops loop_features"
+        "router_load state_rms row_loops loop_features state_change"
     )
     assert [f.name for f in fields(out)] == wanted.split()

@@ -1,5 +1,6 @@
 """Pictures of exits show every number that they are made of."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,10 +26,14 @@ def test_every_curve_and_every_verified_point(calibration: Calibration) -> None:
     lines = {line.get_label(): line for line in axes.get_lines()}
     for name, one in calibration.exits.items():
         assert list(lines[name].get_xdata()) == [trade.mean_loops for trade in one.curve]
-        assert list(lines[name].get_ydata()) == [trade.score for trade in one.curve]
+        assert list(lines[name].get_ydata()) == [1 + trade.cost for trade in one.curve]
     dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
     assert len(dots) == 2
-    assert lines["budget"].get_ydata()[0] == pytest.approx(2.02)
+    assert lines["budget"].get_ydata()[0] == pytest.approx(1.01)
+    axes = exit_figure(replace(calibration, metric="accuracy")).axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines["kl"].get_ydata()) == [1 - t.cost for t in calibration.exits["kl"].curve]
+    assert lines["budget"].get_ydata()[0] == pytest.approx(0.99)
     assert lines["oracle"].get_xdata()[0] == calibration.oracle.mean_loops
 
 

@@ -54,3 +54,20 @@ def test_curves_plot_perplexity(tmp_path: Path) -> None:
     draw.save_figures(others, tmp_path / "figures")
     for name in others:
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_number_of_every_loop_is_drawn_where_it_is_one() -> None:
+    axes = draw.loops_figure((1.0, 2.0, float("nan"), float("inf"), 0.0, 3.0), 2, "rms").axes[0]
+    line, depth = axes.lines
+    assert list(line.get_xdata()) == [1, 2, 6]
+    assert list(line.get_ydata()) == [1.0, 2.0, 3.0]
+    assert list(depth.get_xdata()) == [2, 2]
+    assert axes.get_yscale() == "linear"
+    assert draw.loops_figure((1.0, 0.01), 1, "residual").axes[0].get_yscale() == "log"
+    assert len(draw.loops_figure((float("nan"),), 1, "rms").axes[0].lines) == 1
+
+
+def test_a_histogram_has_a_bar_for_every_loop() -> None:
+    axes = draw.histogram_figure((0.25, 0.0, 0.75), 2).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [0.25, 0.0, 0.75]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in axes.patches] == pytest.approx([1, 2, 3])

@@ -129,6 +129,17 @@ def test_an_evaluation_is_a_line_for_each_judge_and_a_sample() -> None:
     assert told(EvalRecord(step=3, values={}, texts={"s": "a\n b"}), 40) == ["sample  a b"]
 
 
+def test_what_the_last_steps_warn_of_is_said_once(tiny: Recipe) -> None:
+    text = io.StringIO()
+    sink = ConsoleSink(Console(file=text, width=200, color_system=None))
+    sink.open(RunInfo(replace(tiny, steps=100, log_every=10), Path("out"), 0, "cpu", 1))
+    for step in range(1, 61):
+        sink.step(record(step, rho_a=0.5 if step < 25 else 0.9991, mean_loops=3.0))
+    warned = [line for line in text.getvalue().splitlines() if "warning" in line]
+    assert warned == [line for line in warned if line.startswith("warning at step 30: rho(A) is")]
+    assert len(warned) == 1
+
+
 def test_drawing_at_any_moment_disturbs_nothing(tiny: Recipe) -> None:
     """The live line is drawn by a thread of its own while steps come in."""
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)

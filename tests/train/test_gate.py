@@ -13,6 +13,7 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.batch import IGNORE
 from open_mythos.errors import ConfigError, InputError
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.parallel.apply import apply
 from open_mythos.train.build import build_model
 from open_mythos.train.depth import DepthConfig
 from open_mythos.train.gate import exit_probabilities
@@ -76,6 +77,17 @@ def test_the_objective_and_its_gradient(network: OpenMythos, loops: list[int], z
     for name, a, b in zip(named, ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: n + m)
     assert float(ours[list(named).index("recurrent.act.halt.weight")].abs().max()) > 1e-6
+
+
+def test_loops_that_are_computed_again_give_the_same(network: OpenMythos) -> None:
+    ids, found = torch.randint(37, (2, 4)), []
+    for recomputed in (False, True):
+        model = apply(network, checkpointed=True) if recomputed else network
+        out = model(ids, 3, read_loops=(1, 2), logits_to_keep=0, return_output=True)
+        total = objective(out, ids, model.head.weight, ObjectiveConfig(gate_entropy=0.1)).total
+        found.append(torch.autograd.grad(total, list(model.parameters())))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_exit_probabilities_sum_to_one_where_a_row_ends(network: OpenMythos) -> None:

@@ -15,7 +15,7 @@ from open_mythos.train import spikes
 from open_mythos.train.build import build_state
 from open_mythos.train.curriculum import Progress
 from open_mythos.train.depth import sample_depth, sample_depths
-from open_mythos.train.recipe import EngineConfig, Recipe
+from open_mythos.train.recipe import DepthConfig, EngineConfig, Recipe
 from open_mythos.train.records import StepRecord, timeless
 from open_mythos.train.schedule import learning_rate
 from open_mythos.train.sources import build_sources
@@ -217,6 +217,23 @@ def test_the_record_describes_the_loop(quiet: Recipe) -> None:
     assert max(record.peak_by_loop) == record.router_peak
     assert record.router_dead is not None
     assert record.router_dead <= min(record.dead_by_loop)
+
+
+@pytest.mark.parametrize("loops", [1, 3])
+def test_the_record_says_whether_the_state_settles(quiet: Recipe, loops: int) -> None:
+    recipe = replace(quiet, depth=DepthConfig(kind="fixed", mean=loops))
+    state, source = begin(recipe, lambda r: OpenMythos(r.model))
+    with torch.no_grad():
+        out = state.model.train()(source.batch(0, 1).ids, loops, return_output=True)
+    record = train_step(state, source, recipe)
+    assert record.residual == pytest.approx(float(out.state_change[-1] / out.state_rms[-1]))
+    ratio = float(out.state_rms[-1] / out.state_rms[0])
+    assert record.state_growth == (None if loops == 1 else pytest.approx(ratio**0.5))
+
+
+def test_a_network_that_does_not_say_has_no_residual(tiny: Recipe, stand_in: Any) -> None:
+    state, source = begin(tiny, lambda r: stand_in(r.model))
+    assert train_step(state, source, tiny).residual is None
 
 
 def test_the_record_says_what_the_step_took(quiet: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

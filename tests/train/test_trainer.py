@@ -291,6 +291,9 @@ def test_checkpointing_changes_no_record(tmp_path: Path, tiny: Recipe) -> None:
     for a, b in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "again"), strict=True):
         assert a.keys() == b.keys()
         for key in a.keys() - {"terms", "kind", "loss_scale", "epoch"}:
+            if a[key] is None:  # the state's growth in a step of one loop
+                assert b[key] is None, key
+                continue
             assert a[key] == pytest.approx(b[key], rel=1e-5), key
 
 

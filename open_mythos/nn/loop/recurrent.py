@@ -25,7 +25,7 @@ from open_mythos.nn.loop.injection import Coefficients, build_injection
 from open_mythos.nn.loop.per_row import RowLoops, run_rows
 from open_mythos.nn.loop.readout import ActMean, Readout
 from open_mythos.nn.loop.standing import Standing
-from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_rms
+from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_change, state_rms
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm, total
 from open_mythos.nn.watched import patched
@@ -178,6 +178,7 @@ class RecurrentBlock(nn.Module):
         observed: bool = True,
     ) -> tuple[Tensor, Readout, Noted]:
         """One loop and its place in the readout: the part that is compiled or recomputed whole."""
+        before = h
         f, trace = self.think(
             h, e, tick, context, slot, frozen, active,
             shared=shared, coefficients=coefficients, dense=dense,
@@ -198,6 +199,7 @@ class RecurrentBlock(nn.Module):
             weight=weight,
             load=trace.load,
             rms=state_rms(h, valid) if observed else None,
+            change=state_change(h, before, valid) if observed else None,
             new=trace.new if kept else None,
             seen=trace.seen if kept else None,
         )

@@ -1,6 +1,6 @@
 """What the loops of one pass were seen to do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,7 @@ class LoopTrace:
         ponder: (B, S) Graves' N + R; None likewise.
         router_load: (n_loops, E) int64, tokens per expert.
         state_rms: (n_loops,) float32, root mean square of the state after each loop.
+        state_change: (n_loops,) float32, root mean square of what each loop changed of the state.
         reads: (B, S, dim) each, what was read out after the loops that were asked for.
         row_loops: Loops of each row, where rows differ; the tables above are zero past a row's end,
             and loads and states are those of the rows that were still running.
@@ -35,6 +36,7 @@ class LoopTrace:
     ponder: Tensor | None
     router_load: Tensor
     state_rms: Tensor
+    state_change: Tensor
     reads: tuple[Tensor, ...] = ()
     row_loops: tuple[int, ...] | None = None
 
@@ -59,6 +61,7 @@ class Noted:
         weight: (B, S) weight of the state in the readout; None where halting plays no part.
         load: (E,) int64, tokens per expert.
         rms: Root mean square of the state; None where nobody asked.
+        change: Root mean square of what the loop changed of it; None likewise.
         new: Keys and values of the positions, where another loop needs them.
         seen: The same with the cached ones.
     """
@@ -67,6 +70,7 @@ class Noted:
     weight: Tensor | None
     load: Tensor | None
     rms: Tensor | None
+    change: Tensor | None = None
     new: Entries | None = None
     seen: Entries | None = None
 
@@ -93,6 +97,12 @@ def state_rms(h: Tensor, valid: Tensor | None) -> Tensor:
     return ((square * valid).sum() / valid.sum().clamp(min=1)).sqrt()
 
 
+@torch.no_grad()
+def state_change(h: Tensor, before: Tensor, valid: Tensor | None) -> Tensor:
+    """Root mean square of what became of a state, as `state_rms`."""
+    return state_rms(h - before, valid)
+
+
 def loop_trace(
     seen: Sequence[Noted], readout: Readout, h: Tensor, reads: tuple[Tensor, ...] = ()
 ) -> LoopTrace:
@@ -113,6 +123,7 @@ def loop_trace(
         ponder=act.ledger.ponder if act else None,
         router_load=torch.stack(loads),
         state_rms=torch.stack([noted.rms for noted in seen if noted.rms is not None]),
+        state_change=torch.stack([noted.change for noted in seen if noted.change is not None]),
         reads=reads,
     )
 
@@ -136,6 +147,7 @@ def rows_trace(
     ledgers = [readout.ledger for readout in readouts if isinstance(readout, ActMean)]
     taken = [readout.loops for readout in readouts if readout.loops is not None]
     loads = [[p.noted.load for p in parts if p.noted.load is not None] for parts in loops]
+    nobody = torch.zeros(0, dtype=torch.int64, device=h.device)  # a dense core has no experts
     halting = weights = ponder = None
     used = torch.cat(taken) if taken else ends.unsqueeze(-1).expand(h.shape[:-1])
     if loops[0][0].noted.p is not None:
@@ -149,8 +161,9 @@ def rows_trace(
         halting_weights=weights,
         loops_used=used,
         ponder=ponder,
-        router_load=torch.stack([torch.stack(parts).sum(0) for parts in loads]),
-        state_rms=torch.stack([_joint_rms(parts, valid, h.shape[1]) for parts in loops]),
+        router_load=torch.stack([torch.stack(p).sum(0) if p else nobody for p in loads]),
+        state_rms=_joint_rms(loops, lambda noted: noted.rms, valid, h.shape[1]),
+        state_change=_joint_rms(loops, lambda noted: noted.change, valid, h.shape[1]),
     )
 
 
@@ -161,12 +174,26 @@ def _table(parts: Sequence[Tensor | None], h: Tensor) -> Tensor:
     return torch.cat([*known, known[0].new_zeros(missing, h.shape[1])])
 
 
-def _joint_rms(parts: Sequence[Part], valid: Tensor | None, length: int) -> Tensor:
-    """Root mean square of the state over the real positions of all parts of a loop."""
+def _joint_rms(
+    loops: Sequence[Sequence[Part]],
+    measured: Callable[[Noted], Tensor | None],
+    valid: Tensor | None,
+    length: int,
+) -> Tensor:
+    """Root mean squares (T,) over the real positions of all parts of each loop."""
+    return torch.stack([_over_parts(parts, measured, valid, length) for parts in loops])
+
+
+def _over_parts(
+    parts: Sequence[Part],
+    measured: Callable[[Noted], Tensor | None],
+    valid: Tensor | None,
+    length: int,
+) -> Tensor:
     squares, count = [], []
     for part in parts:
-        assert part.noted.rms is not None
-        rms, rows = part.noted.rms, part.rows
+        rms, rows = measured(part.noted), part.rows
+        assert rms is not None
         everywhere = torch.full_like(rms, (rows.stop - rows.start) * length)
         real = everywhere if valid is None else valid[rows].sum()
         squares.append(real * rms.square())

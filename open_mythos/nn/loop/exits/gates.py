@@ -7,12 +7,14 @@ from open_mythos.nn.loop.exits.criterion import Criterion, Kept, Seen
 
 
 class Act(Criterion):
-    """p_1 + .. + p_t >= threshold: where adaptive computation time halts (arXiv 1603.08983)."""
+    """p_1 + .. + p_t >= threshold: where adaptive computation time halts (arXiv 1603.08983).
+
+    Past 1, where that has halted everywhere, the sum goes on: a model may be asked for more.
+    """
 
     name = "act"
     default = 0.99
     above = True
-    share = True
     gated = True
 
     def score(self, seen: Seen, kept: Kept) -> tuple[Tensor, Kept]:

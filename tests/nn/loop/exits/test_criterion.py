@@ -27,7 +27,7 @@ def test_a_threshold_that_is_no_number_in_range_is_refused(name: str, wrong: Any
         ("fixed", 0, "whole number of at least 1"),
         ("fixed", 2.5, "whole number of at least 1"),
         ("stability", 0, "whole number of at least 1"),
-        ("act", 0.0, r"lie in \(0, 1\]"),
+        ("gate", 0.0, r"lie in \(0, 1\]"),
         ("gate", 1.1, r"lie in \(0, 1\]"),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_name_with_a_threshold_or_its_default() -> None:
         ("kl:small", "threshold 'small', which is no number; write kl:NUMBER"),
         ("fixed", "exit 'fixed' has no threshold; write fixed:NUMBER"),
         ("fixed:1.5", "threshold of exit 'fixed' is 1.5; it must be a whole number"),
-        ("act:2", r"threshold of exit 'act' is 2\.0; it must lie in \(0, 1\]"),
+        ("gate:2", r"threshold of exit 'gate' is 2\.0; it must lie in \(0, 1\]"),
         ("oracle", r"exit 'oracle' has to be told the answers.*Oracle\(targets\)"),
     ],
 )

@@ -1,0 +1,1 @@
+"""What loops, data and parameters are worth: published laws, and their constants from points."""
