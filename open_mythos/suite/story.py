@@ -38,7 +38,7 @@ def sentence(found: Summary, unit: str) -> str:
     reach = f"{most} {unit}" if least == most else f"{least} to {most} {unit} by seed"
     solved = f"solves up to {reach} at {SOLVED:.0%}" if most else f"solves nothing at {SOLVED:.0%}"
     hardest, n = max(found.own), found.map.loops[-1]
-    at_most = f" ({found.at[n]} with {n} loops)"
+    at_most = f", with {n} loops at {found.at[n]}"
     loops = "as many loops as that" if trained.per_level else f"{n} loops"
     return (
         f"{found.design}: {', '.join(kinds)}. Trained on at most {trained.difficulty} {unit} and "

@@ -22,8 +22,8 @@ Results = list[tuple[Cell, CellResult]]
 def test_one_sentence_for_each_design_with_its_numbers(plan: Plan, results: Results) -> None:
     ours, theirs, tied, _ = summarise(results)
     assert sentence(theirs, "terms") == (
-        "om05: collapse. Trained on at most 2 terms and 2 loops, it answers these at 0.900 "
-        "(0.300 with 4 loops), solves up to 1 terms at 95%, and answers 4 terms with 4 loops at "
+        "om05: collapse. Trained on at most 2 terms and 2 loops, it answers these at 0.900, "
+        "with 4 loops at 0.300, solves up to 1 terms at 95%, and answers 4 terms with 4 loops at "
         "0.300; chance is 0.333."
     )
     said = sentence(tied, "terms")
