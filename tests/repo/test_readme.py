@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = re.findall(
-    r"^open-mythos (\w+(?: (?:prepare|train)(?= ))?)(.*?)(?:#.*)?$", README, flags=re.MULTILINE
+    r"^open-mythos ([\w-]+(?: (?:prepare|train)(?= ))?)(.*?)(?:#.*)?$", README, flags=re.MULTILINE
 )
 
 
