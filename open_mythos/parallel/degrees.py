@@ -71,8 +71,19 @@ class Degrees:
         """
         if cfg.n_experts % self.expert:
             raise ConfigError(_uneven("expert", self.expert, "n_experts", cfg.n_experts))
+        if self.expert > 1 and (cfg.core_ffn == "dense" or cfg.core_layers > 1):
+            raise ConfigError(
+                f"parallel.expert is {self.expert}: experts are dealt out of a core of one layer "
+                f"with experts, not of core_layers={cfg.core_layers} with "
+                f"core_ffn={cfg.core_ffn!r}; use parallel.shard"
+            )
         if self.tensor == 1:
             return
+        if cfg.untied_attention and cfg.max_loop_iters > 1:
+            raise ConfigError(
+                f"parallel.tensor is {self.tensor}: heads are divided of attention that all loops "
+                "share; set model.untied_attention=false, or use parallel.shard"
+            )
         sizes = {"n_heads": cfg.n_heads, "vocab_size": cfg.vocab_size}
         sizes["dense_hidden"] = cfg.dense_width
         if cfg.attn_type == "gqa":

@@ -12,7 +12,6 @@ from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.fused import FusedLinear
 from open_mythos.nn.linear import Linear
-from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import patched
 from open_mythos.parallel.collectives import copied, reduced
@@ -88,19 +87,20 @@ def divide_tensors(model: OpenMythos, axis: Axis) -> Divisions:
         How each divided parameter is dealt out, by its name.
     """
     found: Divisions = {}
-    blocks: list[tuple[str, nn.Module]] = [("recurrent.block", model.recurrent.block)]
-    for stack in ("prelude", "coda"):
-        blocks += [(f"{stack}.{i}", block) for i, block in enumerate(getattr(model, stack))]
+    loop = model.recurrent
+    blocks: list[tuple[str, nn.Module]] = [("recurrent.block", loop.block)]
+    stacks = {"prelude": model.prelude, "recurrent.deeper": loop.deeper, "coda": model.coda}
+    for stack, members in stacks.items():
+        blocks += [(f"{stack}.{i}", block) for i, block in enumerate(members)]
     for name, block in blocks:
         assert isinstance(block, TransformerBlock)
         found |= _attention(f"{name}.attn", block.attn, axis)
         if isinstance(block.ffn, Expert):
             found |= _feed_forward(f"{name}.ffn", block.ffn, axis)
     found |= _vocabulary(model, axis)
-    ffn = model.recurrent.block.ffn
-    assert isinstance(ffn, MoEFFN)
-    ffn.alike = axis.size
-    model.recurrent.lockstep = True
+    for ffn in loop.mixtures:
+        ffn.alike = axis.size
+    loop.lockstep = True
     if model.cfg.attn_type == "gqa":  # latents are whole on every rank, and cached so
         model.cfg = with_kv_heads(model.cfg, model.cfg.n_kv_heads // axis.size)
     return found

@@ -63,7 +63,7 @@ def orthogonal(name: str, parameter: Tensor, kind: Role) -> bool:
     and a matrix of a single row (the halting logit's) is a vector.
     """
     maps = kind in ("matrix", "stack") and min(parameter.shape[-2:]) > 1
-    return maps and not {"router", "head"} & set(name.split("."))
+    return maps and not {"router", "routers", "head"} & set(name.split("."))
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:

@@ -57,6 +57,17 @@ def test_a_degree_is_a_positive_whole_number(name: str, value: Any) -> None:
             {"vocab_size": 40, "dropout": 0.1},
             r"dropout is 0.1 with parallel.tensor=2",
         ),
+        (
+            {"expert": 2},
+            {"n_experts": 6, "core_layers": 2},
+            r"parallel.expert is 2.*core_layers=2.*use parallel.shard",
+        ),
+        ({"expert": 2}, {"n_experts": 6, "core_ffn": "dense"}, r"core_ffn='dense'"),
+        (
+            {"tensor": 2},
+            {"vocab_size": 40, "untied_attention": True},
+            r"parallel.tensor is 2.*untied_attention=false",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_divided_is_refused(

@@ -21,6 +21,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"attn_type": "mla"},
     {"attn_type": "gqa", "kv": "first", "readout": "last"},
     {"attn_type": "mla", "halted": "freeze", "injection": "add"},
+    {"attn_type": "gqa", "core_layers": 2, "core_ffn": "dense", "injection": "concat_linear"},
 ]
 TENSOR = {"tensor": 2}
 
@@ -59,7 +60,10 @@ def test_every_gradient_is_that_of_the_whole_network(two: Workers, changes: dict
         for name, grad in whole.items():
             wanted = grads[name].float()
             torch.testing.assert_close(torch.tensor(grad), wanted, msg=name)
-        assert divided == 1 + (11 if changes["attn_type"] == "mla" else 8) + 2
+        dense = 2 + 2 * (changes.get("core_ffn") == "dense")  # feed-forwards, of two weights each
+        layers = 2 + changes.get("core_layers", 1)
+        per_layer = 3 if changes["attn_type"] == "mla" else 2
+        assert divided == 1 + layers * per_layer + 2 * dense
 
 
 def _drift(changes: dict[str, Any]) -> tuple[bool, int]:

@@ -73,6 +73,7 @@ def test_embeddings_are_decayed_when_asked(model: OpenMythos) -> None:
 
 def test_a_role_is_read_from_name_and_shape() -> None:
     assert role("recurrent.injection.B", torch.ones(2, 2)) == "vector"
+    assert role("recurrent.injection.mix.weight", torch.ones(2, 4)) == "matrix"
     assert role("a.norm.weight", torch.ones(3)) == "vector"
     assert role("a.experts.gate", torch.ones(4, 3, 2)) == "stack"
     assert role("a.wq.weight", torch.ones(3, 2)) == "matrix"
@@ -202,6 +203,7 @@ def test_a_head_of_its_own_is_left_to_adamw() -> None:
     assert not orthogonal("head.weight", torch.ones(9, 4), "matrix")
     assert not orthogonal("act.halt.weight", torch.ones(1, 4), "matrix")
     assert not orthogonal("embed.weight", torch.ones(9, 4), "embedding")
+    assert not orthogonal("recurrent.routers", torch.ones(2, 1, 5, 4), "stack")
     assert orthogonal("core.weight", torch.ones(9, 4), "matrix")
 
 
