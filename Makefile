@@ -12,7 +12,7 @@ PEER_VERSION := 0.5.0
 PEER := $(PEER_CACHE)/open-mythos-$(PEER_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports format clean peer
+.PHONY: help setup demo test test-slow check lint types imports format clean peer
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,10 +45,13 @@ peer: $(VENV)/.dev
 	&& rm -rf "$(PEER)" && mv "$(PEER).part" "$(PEER)" \
 	|| echo "open-mythos $(PEER_VERSION) could not be fetched: the parity tests against it will be skipped"
 
-test: $(VENV)/.dev peer  ## every test, with coverage
+test: $(VENV)/.dev peer  ## every law, with coverage; those that take many processes or a compiler apart
 	@peer=""; if [ -f "$(PEER)/open_mythos/main.py" ]; then peer="$(PEER)"; fi; \
-	OPEN_MYTHOS_PEER="$$peer" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 \
+	OPEN_MYTHOS_PEER="$$peer" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" \
 	  --cov=open_mythos --cov-report=term --cov-fail-under=90 $(ARGS)
+
+test-slow: $(VENV)/.dev  ## the rest: whole runs over ranks, experts dealt out, compiled graphs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 check: lint types imports  ## lint, types and import contracts
 

@@ -177,7 +177,8 @@ class OpenMythos(Stored):
             cache.fix_loops(loops)
         observed = return_output or self.training  # nobody else asks what the loops did
         features, trace = self._pass(
-            ids, view.where, loops, view.context, cache, view.real,
+            ids, loops, view.context, cache, view.real,
+            where=view.where,
             keep=None if observed else logits_to_keep,
             backprop_loops=backprop_loops,
             read_loops=reads,
@@ -201,12 +202,12 @@ class OpenMythos(Stored):
     def _pass(
         self,
         ids: Tensor,
-        where: Tensor,
         n_loops: int | RowLoops,
         context: AttentionContext,
         cache: "KVCache | StaticCache | None",
         valid: Tensor | None = None,
         *,
+        where: Tensor,
         keep: int | None = None,
         **how: Any,
     ) -> tuple[Tensor, LoopTrace | None]:
@@ -258,7 +259,13 @@ class OpenMythos(Stored):
         )
         loops, given = len(cache.constants.ticks), cache.constants
         features, _ = self._pass(
-            token.unsqueeze(1), where, loops, context, cache, constants=given, observed=False
+            token.unsqueeze(1),
+            loops,
+            context,
+            cache,
+            where=where,
+            constants=given,
+            observed=False,
         )
         cache.position += 1
         return self._logits(features)[:, 0]

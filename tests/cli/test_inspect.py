@@ -38,8 +38,8 @@ def test_json_holds_the_budgets_figures(name: str) -> None:
     assert sum(found["parameters"].values()) == found["total_parameters"]
     assert found["active_parameters"] == parameters(cfg).active
     assert found["flops_per_token"] == flops_per_token(cfg).total
-    assert found["cache_bytes_per_token"]["mla"] == cache_bytes_per_token(cfg)
-    assert found["cache_bytes"]["mla"] == cache_bytes_per_token(cfg) * cfg.max_seq_len
+    assert found["cache_bytes_per_token"][cfg.attn_type] == cache_bytes_per_token(cfg)
+    assert found["cache_bytes"][cfg.attn_type] == cache_bytes_per_token(cfg) * cfg.max_seq_len
 
 
 def test_overrides_loops_and_context_are_heard() -> None:

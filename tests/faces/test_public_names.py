@@ -17,7 +17,10 @@ SEED = """
     TransformerBlock LTIInjection ACTHalting RecurrentBlock precompute_rope_freqs apply_rope
     loop_index_embedding
 """
-PRESETS = "mythos_1b mythos_3b mythos_10b mythos_50b mythos_100b mythos_500b mythos_1t"
+PRESETS = (
+    "mythos_nano mythos_mini mythos_small "
+    "mythos_1b mythos_3b mythos_10b mythos_50b mythos_100b mythos_500b mythos_1t"
+)
 OWN = "MythosTokenizer load_legacy ForwardOutput KVCache __version__"
 PUBLIC = sorted(f"{SEED} {PRESETS} {OWN}".split())
 

@@ -133,7 +133,7 @@ PARTS = {
 }
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     changes=st.fixed_dictionaries(PARTS),
     switches=st.tuples(st.booleans(), st.booleans()),
@@ -154,7 +154,7 @@ def test_every_part_of_the_loop(
     check(build(**changes), slow, n_loops, split)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(changes=st.fixed_dictionaries(PARTS), router=st.booleans())
 def test_gradients_of_every_part(
     changes: dict[str, Any], router: bool, build: Build, slow: Any

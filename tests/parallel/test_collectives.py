@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -11,9 +10,6 @@ from open_mythos.parallel.collectives import copied, reduced, side_by_side, tota
 from open_mythos.parallel.degrees import Degrees
 from open_mythos.parallel.mesh import Axis, open_mesh
 from tests.parallel.workers import Workers
-
-
-pytestmark = pytest.mark.slow
 
 
 def _axis() -> Axis:

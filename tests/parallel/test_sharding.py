@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,7 +19,6 @@ from tests.parallel.twin import batch, learn, network, optimiser, spread_out
 from tests.parallel.workers import Workers
 
 
-pytestmark = pytest.mark.slow
 SHARDED = {"shard": 2}
 
 

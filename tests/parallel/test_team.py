@@ -15,7 +15,6 @@ from tests.parallel.twin import batch, learn, network, optimiser, spread_out
 from tests.parallel.workers import Workers
 
 
-pytestmark = pytest.mark.slow
 LAYOUTS: list[dict[str, int]] = [
     {},
     {"shard": 2},

@@ -15,7 +15,6 @@ from tests.parallel.twin import alike, alone, batch, learn, network, optimiser, 
 from tests.parallel.workers import Workers
 
 
-pytestmark = pytest.mark.slow
 NETWORKS: list[dict[str, Any]] = [
     {"attn_type": "gqa"},
     {"attn_type": "mla"},

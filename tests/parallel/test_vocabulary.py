@@ -16,7 +16,6 @@ from open_mythos.parallel.vocabulary import Words, divide_vocabulary
 from tests.parallel.workers import Workers
 
 
-pytestmark = pytest.mark.slow
 WORDS, DIM, ROWS = 10, 6, 9
 CASES: list[tuple[str, float, int | None]] = [
     ("float64", 0.0, None),
