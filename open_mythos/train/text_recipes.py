@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from open_mythos.config.mythos import MythosConfig
-from open_mythos.config.presets import mythos_3b
+from open_mythos.config.presets import mythos_3b, own
 from open_mythos.train.recipe import (
     DataConfig,
     DepthConfig,
@@ -74,28 +73,13 @@ def reader(name: str, *, dim: int, batch_size: int, seq_len: int, loops: int, lr
     a mean: a uniform depth cost nearly all that looping gained in a public-domain probe of 15M
     parameters, where a fixed one kept it, and lost the shallow end.
     """
-    heads = dim // 64
-    model = MythosConfig(
+    model = own(
+        dim,
         vocab_size=32000 if dim >= 1024 else 16384,
-        dim=dim,
-        n_heads=heads,
-        n_kv_heads=max(heads // 4, 1),
-        max_seq_len=4096,
         max_loop_iters=loops,
-        prelude_layers=2,
-        coda_layers=2,
-        attn_type="gqa",
         n_experts=32,
         n_shared_experts=1,
-        n_experts_per_tok=4,
         expert_dim=dim // 2,
-        readout="last",
-        lti_decay=0.01,
-        loop_index=False,
-        loop_lora=False,
-        init_std=dim**-0.5,
-        embed_init_std=1.0,
-        last_norm_init=dim**-0.5,
     )
     return Recipe(
         name=name,

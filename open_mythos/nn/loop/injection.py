@@ -138,7 +138,6 @@ class LTIInjection(Injection):
         """`dim` channels; A starts at `decay` in every one, B at 0.1, or a full B at identity."""
         super().__init__()
         self.input_write = input_write
-        self.decay = decay
         self.log_A = nn.Parameter(torch.full((dim,), math.log(-math.log(decay))))
         self.log_dt = nn.Parameter(torch.zeros(1))
         self.B = nn.Parameter(torch.eye(dim) if matrix else torch.full((dim,), 0.1))
