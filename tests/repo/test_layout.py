@@ -107,6 +107,24 @@ def test_nothing_inside_imports_a_face() -> None:
     assert not guilty
 
 
+OPTIONAL = {
+    "datasets", "flash_attn", "lm_eval", "matplotlib", "pyarrow", "scipy", "tensorboard",
+    "tiktoken", "transformers", "wandb", "zstandard",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_optional_packages_are_imported_where_their_absence_is_explained(path: Path) -> None:
+    """At the top of a file only inside `try`: without the package there is a traceback else."""
+    found = set()
+    for node in ast.parse(source(path)).body:
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    assert not found & OPTIONAL
+
+
 # -- words ----------------------------------------------------------------------------------------
 
 
