@@ -284,3 +284,81 @@ def test_narrow_weights_give_nearly_the_same(dtype: torch.dtype, build: Build) -
     got = model.to(dtype)(ids)[0].double()
     off = (got - want).norm() / want.norm()
     assert off < (1e-5 if dtype == torch.float32 else 0.1)
+
+
+# -- other ways to run it -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_it_compiles_whole_and_learns_the_same(build: Build) -> None:
+    torch._dynamo.reset()
+    model = build(n_layers=2, depth_from="both").train()
+    t = tokens(model, 2, 6)
+    whole = torch.compile(model, backend="aot_eager", fullgraph=True)
+    _, got = whole(t[:, :-1], t[:, 1:])
+    _, want = model(t[:, :-1], t[:, 1:])
+    params = list(model.parameters())
+    pairs = zip(torch.autograd.grad(got, params), torch.autograd.grad(want, params), strict=True)
+    for a, b in pairs:
+        close(a, b)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 5e-3), (torch.bfloat16, 0.05)])
+def test_a_gpu_says_the_same(
+    dtype: torch.dtype, most: float, tiny: Callable[..., MoDAConfig]
+) -> None:
+    """Logits, gradient and a cached pass, wide enough for kernels, against float64 on a CPU.
+
+    Every token visits every expert: near ties of the router would be picked otherwise.
+    """
+    cfg = tiny(
+        d_model=128,
+        head_dim=64,
+        n_activated_experts=6,
+        expert_hidden_dim=64,
+        n_layers=4,
+        max_seq_len=300,
+        init_std=0.08,
+    )
+    model = MoDAModel(cfg)
+    t = tokens(model, 2, 257)
+    there = MoDAModel(cfg).to("cuda", dtype)
+    there.load_state_dict(model.state_dict())
+    model.double()
+    want, loss = model(t[:, :-1], t[:, 1:])
+    loss.backward()
+    got, said = there(t[:, :-1].cuda(), t[:, 1:].cuda())
+    said.backward()
+
+    def off(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((a.double().cpu() - b).norm() / b.norm())
+
+    assert off(got, want) < most
+    for (name, a), b in zip(there.named_parameters(), model.parameters(), strict=True):
+        assert off(a.grad, b.grad) < 10 * most, name
+    there.eval()
+    cache = there.new_cache(2, 256)
+    ids = t[:, :-1].cuda()
+    with torch.no_grad():
+        parts = [there(part, cache=cache)[0] for part in ids.split([200, 1, 1, 54], dim=1)]
+    assert off(torch.cat(parts, dim=1), want) < most
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_memory_grows_with_the_length_and_not_with_its_square(
+    tiny: Callable[..., MoDAConfig],
+) -> None:
+    cfg = tiny(d_model=128, head_dim=64, n_layers=4, max_seq_len=8192)
+    model, peaks = MoDAModel(cfg).to("cuda", torch.bfloat16), []
+    for length in (2048, 8192):
+        ids = torch.randint(19, (1, length), device="cuda")
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        model.loss(ids, ids.roll(-1, 1)).backward()
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+        model.zero_grad(set_to_none=True)
+    assert peaks[1] < 6 * peaks[0]
