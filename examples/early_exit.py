@@ -1,7 +1,7 @@
 """Let each token leave the loop when it is done: train, find the threshold, see what it saves.
 
     python examples/early_exit.py                    # about a minute on one core
-    python examples/early_exit.py --budget 0.02
+    python examples/early_exit.py --budget 0.01
 
 Trains the smallest recipe on the bundled plays with random depth, then fits every exit to a budget
 of quality on held-out text: the loosest threshold that costs no more than the budget, checked in
@@ -29,7 +29,7 @@ from open_mythos.train.trainer import train
 def main(argv: Sequence[str] | None = None) -> Calibration:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--budget", type=float, default=0.01, help="share of the loss to give")
+    parser.add_argument("--budget", type=float, default=0.001, help="share of the loss to give")
     parser.add_argument("--batches", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/example-exit"))
     args = parser.parse_args(argv)
@@ -66,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> Calibration:
     prompt = torch.tensor([sources.tokenizer.encode("ROMEO:\n")])
     tokens = model.generate(prompt, 40, n_loops=6, temperature=0.8, exit=chosen)
     record = model(tokens, 6, exit=chosen, return_output=True)
-    print(f"with exit={chosen!r}; loops of each token in brackets where they are few:")
+    print(f"with exit={chosen!r}; in brackets the loops of tokens that took more than one:")
     words = (sources.tokenizer.decode([token]) for token in tokens[0].tolist())
     used = record.loops_used[0].tolist()
-    print("".join(f"{word}[{n}]" if n < 3 else word for word, n in zip(words, used, strict=True)))
+    print("".join(f"{word}[{n}]" if n > 1 else word for word, n in zip(words, used, strict=True)))
     return found
 
 
