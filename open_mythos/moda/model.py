@@ -14,7 +14,7 @@ from open_mythos.moda.block import Depths, MoDABlock
 from open_mythos.moda.cache import MoDACache
 from open_mythos.moda.config import MoDAConfig
 from open_mythos.moda.experts import DeepSeekMoE
-from open_mythos.model.inputs import check_ids, check_span
+from open_mythos.model.inputs import check_counts, check_ids, check_span
 from open_mythos.nn.fused import FusedLinear
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.mode import evaluating
@@ -90,6 +90,7 @@ class MoDAModel(nn.Module):
         """
         if labels is not None and logits_to_keep is not None:
             raise InputError("labels score every position; leave logits_to_keep out")
+        check_counts(logits_to_keep=logits_to_keep, backprop_loops=None)
         targets = None if labels is None else self._targets(ids, labels)
         features, imbalance = self._features(ids, cache, weigh=targets is not None)
         if logits_to_keep is not None:

@@ -242,6 +242,8 @@ def test_bad_input_is_refused(build: Build) -> None:
             model(ids, labels)
     with pytest.raises(InputError, match="logits_to_keep"):
         model(ids, ids.clone(), logits_to_keep=1)
+    with pytest.raises(InputError, match="logits_to_keep"):
+        model(ids, logits_to_keep=-1)
     with pytest.raises(InputError, match="max_new_tokens"):
         model.generate(ids, -1)
     with pytest.raises(InputError, match="max_seq_len"):
