@@ -6,7 +6,7 @@ from functools import cached_property, partial
 from typing import Literal
 
 from open_mythos.data.tasks.task import GeneratedTask
-from open_mythos.train.deep_recipes import BY_NAME, Scale, pointer_64
+from open_mythos.train.deep_recipes import BY_NAME, Scale, pointer_64, pointer_timed
 from open_mythos.train.depth_recipes import (
     pointer_16,
     tutorial as tutorial_recipe,
@@ -200,17 +200,26 @@ DEEP_TITLES = {
 }
 
 
+GPU_ASKED, GPU_LOOPS = (1, 2, 4, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 32, 64, 128)
+
+
 def deep(name: str, scale: Scale) -> Problem:
     """A task trained on difficulties of up to 8 and asked for up to 32."""
     tied = name == "deep-p-hop"
     if scale == "cpu":
-        asked, loops, batches = (4, 8, 16, 32), (8, 16, 32, 64, 128), 8
+        asked, loops, batches = (4, 8, 16, 32), (8, 32, 64, 128), 4
     else:
-        asked, loops, batches = (1, 2, 4, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 32, 64, 128), 4
+        asked, loops, batches = GPU_ASKED, GPU_LOOPS, 4
     found = problem(
         BY_NAME[name](scale), DEEP_TITLES[name], asked, asked if tied else loops, batches
     )
     return replace(found, name=name)
+
+
+def pointer_timed_on_a_gpu() -> Problem:
+    """Pointer chasing over 16 states, hops told by a clock, trained on at most 8."""
+    title = "Pointer chasing over 16 states, hops told by a clock"
+    return problem(pointer_timed(), title, GPU_ASKED, GPU_LOOPS, 4)
 
 
 def pointer_64_on_a_gpu(layout: Literal["pairs", "joint"]) -> Problem:
@@ -245,6 +254,7 @@ MORE: dict[str, Mapping[str, Callable[[], Problem]]] = {
     "gpu": {
         "pointer-64": partial(pointer_64_on_a_gpu, "pairs"),
         "pointer-64-joint": partial(pointer_64_on_a_gpu, "joint"),
+        "pointer-timed": pointer_timed_on_a_gpu,
         **{name: partial(deep, name, "gpu") for name in BY_NAME},
     },
 }

@@ -140,7 +140,8 @@ def deep_variables(scale: Scale = "gpu") -> Recipe:
         settings |= {"variables": 36, "roots": 4, "queries": 36, "spare": 4}
         return deep("deep-variables", task_data("variables", 32, **settings), scale, steps=800)
     settings |= {"variables": 40, "roots": 8, "queries": 40, "spare": 8}
-    return deep("deep-variables", task_data("variables", 128, **settings), scale, steps=5000)
+    data = task_data("variables", 128, **settings)
+    return deep("deep-variables", data, scale, steps=5000, prelude_layers=2)
 
 
 def deep_pointer(scale: Scale = "gpu") -> Recipe:
@@ -161,7 +162,28 @@ def deep_pointer(scale: Scale = "gpu") -> Recipe:
         maps="cycle",
         task={"split": True, "clock": FARTHEST, "spare": 4 if cpu else 8},
     )
-    return deep("deep-pointer", data, scale, steps=1000 if cpu else 6000)
+    return deep(
+        "deep-pointer", data, scale, steps=1000 if cpu else 6000, prelude_layers=1 if cpu else 2
+    )
+
+
+def pointer_timed() -> Recipe:
+    """`pointer_16` with a clock: random maps of 16 states, hops told, loops free.
+
+    For the free-running loop alone. It is no question to put to a network without loops, because of
+    what `deep_pointer` says of random maps.
+    """
+    data = DataConfig(
+        kind="pointer",
+        batch_size=128,
+        states=16,
+        queries=32,
+        max_hops=TRAINED,
+        layout="pairs",
+        maps="random",
+        task={"split": True, "clock": FARTHEST, "spare": 8},
+    )
+    return deep("pointer-timed", data, "gpu", steps=6000, prelude_layers=2)
 
 
 def deep_p_hop(scale: Scale = "gpu") -> Recipe:
@@ -203,6 +225,7 @@ BY_NAME: dict[str, Callable[[Scale], Recipe]] = {
 DEEP_RECIPES: dict[str, Callable[[], Recipe]] = {
     "pointer-64": pointer_64,
     "pointer-64-joint": partial(pointer_64, "joint"),
+    "pointer-timed": pointer_timed,
     **{name: partial(make, "gpu") for name, make in BY_NAME.items()},
     **{f"{name}-cpu": partial(make, "cpu") for name, make in BY_NAME.items()},
 }
