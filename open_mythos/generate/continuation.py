@@ -150,7 +150,7 @@ class Continuations:
             raise InputError("no continuation is asked for; give at least one Ask")
         self.model, self.exit = model, exit
         self.n_loops = model.cfg.max_loop_iters if n_loops is None else n_loops
-        self._lines = [_Line(ask, _limit(model, ask)) for ask in asks]
+        self._lines = [_Line(ask, token_limit(model, ask)) for ask in asks]
         for line in self._lines:
             line.ended = line.limit == 0
         assert isinstance(model, torch.nn.Module)
@@ -252,7 +252,7 @@ class Continuations:
         return out.logits[:, -1], out.loops_used[:, -1].tolist()
 
 
-def _limit(model: StaticModel, ask: Ask) -> int:
+def token_limit(model: StaticModel, ask: Ask) -> int:
     """Tokens to add at most.
 
     Raises:

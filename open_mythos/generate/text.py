@@ -14,7 +14,8 @@ from open_mythos.generate.detokenise import Detokeniser, Spelling
 from open_mythos.generate.logprobs import TokenLogprobs
 from open_mythos.generate.noise import fresh_seed
 from open_mythos.generate.params import SamplingParams
-from open_mythos.generate.static import StaticModel
+from open_mythos.generate.partial import LoopedModel
+from open_mythos.generate.speculate import Draft, Speculation
 from open_mythos.generate.stops import StopText
 from open_mythos.nn.mode import evaluating
 
@@ -96,7 +97,7 @@ class Writer:
 
 
 def stream_text(
-    model: StaticModel,
+    model: LoopedModel,
     tokenizer: TextTokenizer,
     prompt: str | Sequence[int],
     params: SamplingParams | None = None,
@@ -104,11 +105,12 @@ def stream_text(
     n_loops: int | None = None,
     exit: object = None,
     generator: torch.Generator | None = None,
+    draft: Draft | None = None,
 ) -> Iterator[Piece]:
     """Yield what each token adds to the text, while it is written.
 
     The texts of a continuation's pieces, put together, are the text. Several continuations
-    (`params.n`) take turns, each with its `index`.
+    (`params.n`) take turns, each with its `index`; with a draft one follows the other.
 
     Args:
         model: The network; it writes in evaluation mode and is left in its own.
@@ -118,6 +120,7 @@ def stream_text(
         n_loops: Loops per token; None is the config's max_loop_iters.
         exit: Where positions leave the loop early: see `OpenMythos.forward`.
         generator: Makes the seed of a request that has none; None is torch's own.
+        draft: Draft with few loops and verify with all; the text is the same (`speculate.py`).
 
     Raises:
         InputError: If the model has no room for it, or a request cannot be answered.
@@ -132,11 +135,16 @@ def stream_text(
         for i in range(params.n)
     ]
     writers = [Writer(tokenizer, params, start) for _ in asks]
+    if draft is not None:
+        if exit is not None:
+            raise InputError("a draft is verified with all loops; leave draft or exit out")
+        drafted = [Speculation(model, ask, draft, n_loops=n_loops) for ask in asks]
+        return _drafted_pieces(model, drafted, writers)
     batch = Continuations(model, asks, n_loops=n_loops, exit=exit)
     return _pieces(model, batch, writers)
 
 
-def _pieces(model: StaticModel, batch: Continuations, writers: Sequence[Writer]) -> Iterator[Piece]:
+def _pieces(model: LoopedModel, batch: Continuations, writers: Sequence[Writer]) -> Iterator[Piece]:
     """Checks have been made: an iterator that nobody reads must not hide an error."""
     assert isinstance(model, nn.Module)
     try:
@@ -151,6 +159,22 @@ def _pieces(model: StaticModel, batch: Continuations, writers: Sequence[Writer])
                     yield piece
     finally:
         batch.close()
+
+
+def _drafted_pieces(
+    model: LoopedModel, texts: Sequence[Speculation], writers: Sequence[Writer]
+) -> Iterator[Piece]:
+    assert isinstance(model, nn.Module)
+    for index, (text, writer) in enumerate(zip(texts, writers, strict=True)):
+        while text.going:
+            with evaluating(model):
+                tokens = text.step()
+            for token in tokens:
+                piece = writer.piece(token, index)
+                yield piece
+                if piece.finish is not None:
+                    text.end()
+                    break
 
 
 def _beginning(tokenizer: TextTokenizer) -> int:

@@ -13,6 +13,7 @@ from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.errors import InputError
 from open_mythos.generate.continuation import Ask, Continuations, Token
 from open_mythos.generate.params import Constraint, SamplingParams
+from open_mythos.generate.speculate import Draft
 from open_mythos.generate.text import Piece, Writer, stream_text
 from open_mythos.model.mythos import OpenMythos
 
@@ -141,6 +142,23 @@ def test_a_model_in_training_is_so_between_pieces_and_writes_without_dropout(
         assert torch.is_grad_enabled()
         got.append(piece.token)
     assert got == want
+
+
+def test_a_draft_changes_no_text_of_a_seed(
+    tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any]
+) -> None:
+    model = randomised(OpenMythos(tiny_config(vocab_size=264, readout="last"))).double().eval()
+    params = SamplingParams(
+        seed=3, n=2, max_tokens=12, stop=("aa",), logit_bias=LETTERS, logprobs=1
+    )
+    got = list(stream_text(model, BYTES, "x", params, draft=Draft(1, 3)))
+    for index in range(2):
+        line = [p for p in got if p.index == index]
+        want = [p for p in stream_text(model, BYTES, "x", params) if p.index == index]
+        shown = [(p.text, p.token, p.loops, p.finish, p.matched) for p in line]
+        assert shown == [(p.text, p.token, p.loops, p.finish, p.matched) for p in want]
+    with pytest.raises(InputError, match="leave draft or exit out"):
+        stream_text(model, BYTES, "x", params, draft=Draft(), exit="fixed:1")
 
 
 def test_constrained_text_has_its_form(model: Any) -> None:
