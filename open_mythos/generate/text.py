@@ -96,7 +96,7 @@ class Writer:
         return Piece(text, token.token, token.loops, token.logprobs, finish, self.matched, index)
 
 
-def stream_text(
+def stream_text(  # noqa: PLR0913 -- what a text may be asked for
     model: LoopedModel,
     tokenizer: TextTokenizer,
     prompt: str | Sequence[int],
