@@ -10,6 +10,7 @@ from open_mythos.data.tokenizer import decode_known
 from open_mythos.generate.decode import Stop, stream
 from open_mythos.generate.sampling import Sampling
 from open_mythos.nn.loop.exits.registry import CALIBRATED
+from open_mythos.nn.loop.work import metered
 from open_mythos.nn.mode import evaluating
 
 
@@ -26,7 +27,10 @@ def run(  # noqa: PLR0913 -- one argument per option
     exit: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Print the prompt and its continuation, piece by piece."""
+    """Print the prompt and its continuation, piece by piece.
+
+    With an exit, what the loops computed and the time it took go to the error stream at the end.
+    """
     opened = open_checkpoint(checkpoint, device)
     tokenizer, model = opened.tokenizer, opened.model
     start = tokenizer.encode(prompt) if prompt else [tokenizer.eos_id or 0]
@@ -43,7 +47,7 @@ def run(  # noqa: PLR0913 -- one argument per option
         exit=exit,
     )
     written, shown = list(start) if prompt else [], ""
-    with torch.inference_mode(), evaluating(model):
+    with torch.inference_mode(), evaluating(model), metered(model.recurrent) as meter:
         shown = _show(decode_known(tokenizer, written), shown)
         for token in tokens:
             if int(token) == eos:
@@ -51,6 +55,8 @@ def run(  # noqa: PLR0913 -- one argument per option
             written.append(int(token))
             shown = _show(decode_known(tokenizer, written), shown)
     sys.stdout.write("\n")
+    if exit is not None:
+        sys.stderr.write(f"{meter.work}; {meter.passes} passes in {meter.seconds:.1f} s\n")
 
 
 def _show(text: str, shown: str) -> str:

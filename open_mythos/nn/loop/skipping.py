@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 # FLOPs of a loop that must be saved for the way there and back, by kind of device.
-COST = {"cpu": 2e7, "cuda": 2e10}
+COST = {"cpu": 2e7, "cuda": 1e11}
 # Share of the positions above which nobody leaves.
 MOST = 0.9
 
