@@ -182,7 +182,7 @@ def story(found: Calibration, parts: Parts, left_out: Sequence[str]) -> list[str
     lines = [
         f"{parts.data}: {found.metric} {found.full:.4f} at the full {found.n_loops} loops; a loss "
         f"of {found.budget:.2%} is allowed, noise included ('at most': 95 %).",
-        "Work is FLOPs of loops and predictions over the full depth's loops, everybody who has left "
+        "Work is FLOPs of loops and predictions over the full depth's loops, all that have left "
         "being skipped; 'ran' is what ran here, padding and unscored positions included.",
     ]
     if left_out:

@@ -19,12 +19,18 @@ class Shelves(NamedTuple):
         slots: (R, M) int64, which of the N positions stands there; a row is filled up with its
             last one (or, if it has none, with any). None: the N positions as they are.
         back: (N,) int64, where each of them stands in (R * M); None likewise.
+        apart: (R,) int64, the rows; None where they are neighbours.
     """
 
     rows: tuple[int, ...]
     most: int
     slots: Tensor | None
     back: Tensor | None
+    apart: Tensor | None
+
+    def of(self, table: Tensor) -> Tensor:
+        """These rows of a table (B, ...): a view of neighbours, a copy of others."""
+        return table[self.rows[0] : self.rows[-1] + 1] if self.apart is None else table[self.apart]
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,10 @@ class Places:
 
     def _shelved(self, rows: list[int]) -> Shelves:
         sizes, device = [self.counts[row] for row in rows], self.index.device
-        most = max(sizes)
+        most, near = max(sizes), rows[-1] - rows[0] + 1 == len(rows)
+        apart = None if near else upload(rows, device)
         if min(sizes) == most:
-            return Shelves(tuple(rows), most, None, None)
+            return Shelves(tuple(rows), most, None, None, apart)
         counts = upload(sizes, device)
         first = counts.cumsum(0) - counts
         rank = torch.arange(most, device=device)
@@ -99,7 +106,7 @@ class Places:
         shelf = torch.arange(len(rows), device=device)
         own = shelf.repeat_interleave(counts, output_size=self.count)
         back = own * most + torch.arange(self.count, device=device) - first[own]
-        return Shelves(tuple(rows), most, slots.clamp(0, self.count - 1), back)
+        return Shelves(tuple(rows), most, slots.clamp(0, self.count - 1), back, apart)
 
 
 def places_of(active: Tensor) -> Places:

@@ -283,7 +283,7 @@ def test_training_finds_the_same_gradients(
         if want is None:  # experts of a loop that nobody reaches
             assert got is None or not got.any(), name
         else:
-            torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11, msg=name)
+            close(got, want)
 
 
 def test_training_goes_on_where_nobody_is_left(build: Build) -> None:

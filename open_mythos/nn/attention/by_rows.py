@@ -28,9 +28,8 @@ def copies_pay(some: int, every: int, queries: int) -> bool:
 def shelves_of(places: Places) -> Shelves:
     """The rows that attention looks at: those that ask, or all of them if that is cheaper."""
     shelves = places.shelves()
-    rows, every = shelves.rows, len(places.counts)
-    near = rows[-1] - rows[0] + 1 == len(rows)  # neighbours are a view
-    if near or copies_pay(len(rows), every, shelves.most):
+    some, every = len(shelves.rows), len(places.counts)
+    if shelves.apart is None or copies_pay(some, every, shelves.most):
         return shelves
     return places.shelves(every=True)
 
@@ -50,7 +49,7 @@ def by_rows(look: Look, q: Tensor, seen: Entries, context: AttentionContext) -> 
     places = context.places
     assert places is not None
     shelves = shelves_of(places)
-    shown = {name: _rows_of(entry, shelves.rows) for name, entry in seen.items()}
+    shown = {name: shelves.of(entry) for name, entry in seen.items()}
     queries = q.squeeze(0)
     if shelves.slots is None:
         queries = queries.unflatten(0, (len(shelves.rows), shelves.most))
@@ -76,7 +75,7 @@ def visible(
     if mask is not None:
         mask = mask.expand(len(places.counts), -1, -1, -1)
         at = where[:, None, :, None].expand(-1, mask.shape[1], -1, keys)
-        mask = _rows_of(mask, rows).gather(2, at)
+        mask = shelves.of(mask).gather(2, at)
     if not context.causal or length == 1:
         return mask
     every = torch.arange(keys, device=where.device)
@@ -84,11 +83,3 @@ def visible(
     if mask is None:
         return seen
     return mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, float("-inf"))
-
-
-def _rows_of(table: Tensor, rows: tuple[int, ...]) -> Tensor:
-    """The rows of a table (B, ...): a view of neighbours, a copy of others."""
-    first, last = rows[0], rows[-1] + 1
-    if last - first == len(rows):
-        return table[first:last]
-    return table[torch.tensor(rows, device=table.device)]

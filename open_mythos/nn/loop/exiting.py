@@ -44,7 +44,7 @@ class Exiting:
         out: (B, S, dim), what was read where a position left; anything elsewhere.
         kept: What the exit remembers.
         log_probs: (B, S, vocab), the last prediction, where the exit compares two; or (1, N, vocab)
-            of those in `shown` alone: a table of all would be as much to copy as a loop takes.
+            of those in `shown` alone: a table of all is not copied in every loop.
         shown: (N,) int64, b * S + s of the positions that `log_probs` is of; None: all.
         here: (N,) int64, the same of the positions that this account is of; None: all.
     """

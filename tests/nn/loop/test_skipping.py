@@ -12,7 +12,7 @@ from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.loop.exiting import Leave
 from open_mythos.nn.loop.exits.registry import exit_named
 from open_mythos.nn.loop.recurrent import RecurrentBlock
-from open_mythos.nn.loop.skipping import COST, MOST, open_skipping, pays
+from open_mythos.nn.loop.skipping import COST, LEAST, MOST, asks, open_skipping, pays
 from open_mythos.nn.rotary import rotary
 
 
@@ -43,6 +43,14 @@ def test_fewer_positions_pay_where_more_do() -> None:
         assert pays(int(MOST * whole), whole, each * 1000, device)
 
 
+def test_nobody_asks_where_not_even_everybody_leaving_would_pay() -> None:
+    for device in COST:
+        assert LEAST[device] >= COST[device]
+        assert asks(100, LEAST[device] / 100, device)
+        assert not asks(99, LEAST[device] / 100, device)
+    assert asks(1, LEAST["cuda"], "elsewhere")
+
+
 @pytest.mark.parametrize("kv", ["per_loop", "first", "last"])
 @pytest.mark.parametrize("text", [None, "latent"])
 def test_who_may_leave(kv: str, text: str | None, halted: str, tiny_config: Config) -> None:
@@ -60,7 +68,7 @@ def test_who_may_leave(kv: str, text: str | None, halted: str, tiny_config: Conf
 def test_nobody_is_asked_where_nothing_can_pay(tiny_config: Config) -> None:
     cfg = tiny_config(halted="freeze")
     each = flops_per_token(cfg, 1, 1).loops
-    enough = int(COST["cpu"] / each / 2) + 1
+    enough = int(LEAST["cpu"] / each / 2) + 1
     assert not open_one(cfg, None, positions=enough - 1).leaves
     assert open_one(cfg, None, positions=enough).leaves
     assert open_one(cfg, True, positions=1).leaves
