@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from open_mythos.config.budget import flops_per_token
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.attention.mla import MLAttention
+from open_mythos.nn.loop import skipping
 from open_mythos.nn.loop.exits.criterion import Seen
 from open_mythos.nn.loop.exits.predictions import Oracle
 from open_mythos.nn.loop.work import metered
@@ -104,16 +105,22 @@ def padding(rows: int, length: int) -> Tensor:
 
 
 @settings(max_examples=20)
-@given(parts=PARTS, halts=HALTS, seed=SEEDS, padded=st.booleans())
+@given(parts=PARTS, halts=HALTS, seed=SEEDS, padded=st.booleans(), rows=st.booleans())
 @torch.no_grad()
 def test_a_pass_says_the_same_and_its_record_too(
-    parts: dict[str, Any], halts: tuple[str, str | None], seed: int, padded: bool, build: Build
+    parts: dict[str, Any],
+    halts: tuple[str, str | None],
+    seed: int,
+    padded: bool,
+    rows: bool,
+    build: Build,
 ) -> None:
     readout, text = halts
+    depths: Any = [3, LOOPS, 4] if rows else LOOPS
     model = of_unequal_depth(build, seed, parts, readout)
     ids, mask = torch.randint(VOCAB, (3, 7)), padding(3, 7) if padded else None
     whole, apart = both(
-        model, lambda: model(ids, LOOPS, exit=text, attention_mask=mask, return_output=True)
+        model, lambda: model(ids, depths, exit=text, attention_mask=mask, return_output=True)
     )
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
     close(apart.logits[real], whole.logits[real])
@@ -134,6 +141,37 @@ def test_a_pass_says_the_same_and_its_record_too(
     assert apart.work.positions == ids.numel() + int((apart.loops_used[real] - 1).sum())
     assert apart.work.flops <= whole.work.flops
     assert apart.work.full_flops == whole.work.full_flops
+
+
+@settings(max_examples=12)
+@given(
+    parts=PARTS, halts=HALTS, seed=SEEDS, most=st.sampled_from([0.3, 0.5, 0.7]), rows=st.booleans()
+)
+@torch.no_grad()
+def test_a_pass_may_change_over_and_back(
+    parts: dict[str, Any],
+    halts: tuple[str, str | None],
+    seed: int,
+    most: float,
+    rows: bool,
+    build: Build,
+) -> None:
+    """By the policy: some loops whole, some apart; and whole again where rows have ended."""
+    readout, text = halts
+    model = of_unequal_depth(build, seed, parts, readout)
+    ids, depths = torch.randint(VOCAB, (4, 6)), ([3, LOOPS, 2, 5] if rows else LOOPS)
+    model.recurrent.skip = False
+    whole = model(ids, depths, exit=text, return_output=True)
+    model.recurrent.skip = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(skipping, "COST", {"cpu": 0.0})
+        patch.setattr(skipping, "LEAST", {"cpu": 0.0})
+        patch.setattr(skipping, "MOST", most)
+        mixed = model(ids, depths, exit=text, return_output=True)
+    close(mixed.logits, whole.logits)
+    assert torch.equal(mixed.loops_used, whole.loops_used)
+    assert torch.equal(mixed.router_load, whole.router_load)
+    assert int(mixed.loops_used.sum()) <= mixed.work.positions <= whole.work.positions
 
 
 @settings(max_examples=12)
