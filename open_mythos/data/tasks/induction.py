@@ -17,6 +17,7 @@ from open_mythos.data.tasks.task import (
     numbered,
     told_tokens,
 )
+from open_mythos.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class InductionHops(GeneratedTask):
     which p hops lead to somewhere is scored, on its own answer (no shift). Neighbours differ here,
     so that a hop always moves, by symbols - 1 positions on average.
 
-    Unless `told`, nothing in the row says p: a batch has one p, told to the model as loops.
+    Unless `told`, or on a `ring`, nothing in the row says p: a batch has one p, told to the model
+    as loops.
 
     Attributes:
         symbols: Size of the alphabet; ids 0 .. symbols - 1, read and answered.
@@ -39,6 +41,9 @@ class InductionHops(GeneratedTask):
         loops_per_level: Loops granted per hop while training; 0: the depth sampler decides.
         told: Write p before the string, as three decimal digits with ten ids of their own at the
             end of the vocabulary, and leave the loops to the depth sampler.
+        ring: R; write two numbers modulo R before the string whose difference is p, each with R ids
+            of its own at the end of the vocabulary. No number is new at a p beyond the training, as
+            digits would be, and loops are granted all the same. 0: leave it out.
     """
 
     unit: ClassVar[str] = "hops"
@@ -50,29 +55,39 @@ class InductionHops(GeneratedTask):
     max_level: int = 8
     loops_per_level: int = 1
     told: bool = False
+    ring: int = 0
 
     def __post_init__(self) -> None:
         # Two symbols that may not repeat would alternate.
-        check_settings(self, symbols=3, length=8, loops_per_level=0)
+        check_settings(self, symbols=3, length=8, loops_per_level=0, ring=0)
+        if self.ring and self.told:
+            raise InputError("told is True and there is a ring, which tells p too: drop one")
+        if self.ring and self.max_level >= self.ring:
+            raise InputError(
+                f"max_level is {self.max_level}, but numbers on a ring of {self.ring} differ by "
+                f"{self.ring - 1} at most; raise ring, or lower the other"
+            )
 
     @property
     def vocab_size(self) -> int:
-        """The symbols; ten more where p is told."""
-        return self.symbols + (10 if self.told else 0)
+        """The symbols; more where the row says p."""
+        return self.symbols + (10 if self.told else 2 * self.ring)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Letters, and the digits that tell p as `#0`."""
-        return lettered(self.symbols) + (numbered(10, "#") if self.told else ())
+        """Letters, and the digits that tell p as `#0`, or numbers on a ring as `.0` and `#0`."""
+        lower = () if self.told else numbered(self.ring, ".")
+        return lettered(self.symbols) + lower + numbered(10 if self.told else self.ring, "#")
 
     @property
     def max_difficulty(self) -> int | None:
-        """No end, unless three digits have to tell it."""
-        return 10**TOLD_DIGITS - 1 if self.told else None
+        """No end, unless three digits have to tell it, or a ring."""
+        return self.ring - 1 if self.ring else 10**TOLD_DIGITS - 1 if self.told else None
 
     def row_length(self, difficulty: int) -> int:
         """`length`, or twice the way that p hops go on average."""
-        return self._string(difficulty) + (TOLD_DIGITS if self.told else 0)
+        extra = 2 if self.ring else TOLD_DIGITS if self.told else 0
+        return self._string(difficulty) + extra
 
     def _string(self, difficulty: int) -> int:
         return max(self.length, 2 * self.symbols * difficulty)
@@ -85,7 +100,7 @@ class InductionHops(GeneratedTask):
         return 1.0 / self.symbols
 
     def loops_for(self, difficulty: int) -> int | None:
-        """loops_per_level for each hop; None where the row tells the hops."""
+        """loops_per_level for each hop; None where digits tell the hops."""
         return None if self.told else super().loops_for(difficulty)
 
     def instances(self, difficulty: int) -> int:
@@ -104,9 +119,14 @@ class InductionHops(GeneratedTask):
         found = iterate(hop, starts, difficulty)
         known = np.concatenate([string, np.full((count, 1), IGNORE)], axis=1)
         targets = np.take_along_axis(known, found, axis=1)
-        if not self.told:
+        if self.ring:
+            lower = draw.integers(self.ring, size=(count, 1))
+            upper = self.ring + (lower + difficulty) % self.ring
+            told = self.symbols + np.concatenate([lower, upper], axis=1)
+        elif self.told:
+            told = told_tokens(difficulty, count, self.symbols)
+        else:
             return Examples(string, targets, key=string)
-        told = told_tokens(difficulty, count, self.symbols)
         return Examples(
             np.concatenate([told, string], axis=1),
             np.concatenate([np.full_like(told, IGNORE), targets], axis=1),
