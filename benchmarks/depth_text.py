@@ -35,7 +35,7 @@ from open_mythos.eval.perplexity import score
 from open_mythos.eval.text_judge import TextJudge
 from open_mythos.train.depth import DepthConfig
 from open_mythos.train.environment import environment
-from open_mythos.train.recipe import DataConfig, EngineConfig, OptimConfig, Recipe
+from open_mythos.train.recipe import DataConfig, OptimConfig, Recipe
 from open_mythos.train.sources import build_sources
 from open_mythos.train.trainer import train
 
@@ -73,7 +73,7 @@ class Size:
 SIZES = {
     "gpu": Size(
         dim=512, hidden=1408, vocab=4096, loops=8, batch=32, seq=512, steps=1640, lr=4e-3,
-        tokens=131_072,
+        tokens=400_000,
     ),
     "cpu": Size(
         dim=128, hidden=384, vocab=1024, loops=4, batch=16, seq=128, steps=400, lr=5e-3,
@@ -211,7 +211,7 @@ def line(found: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
+def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="cpu")
     parser.add_argument("--corpus", default="")
@@ -224,28 +224,39 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/depth-text"))
     parser.add_argument("--results", type=Path)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of every arm")
-    args = parser.parse_args()
-    size = SIZES[args.size]
-    known = arms(size)
-    known |= dict(also(known, word) for word in args.also)
-    wanted = args.arms.split(",") if args.arms else list(known)
+    return parser.parse_args()
+
+
+def runs(args: argparse.Namespace, known: dict[str, Recipe]) -> list[tuple[Recipe, Path]]:
+    """The runs that were asked for, each with its folder."""
     common = list(args.settings)
     if args.corpus:
         common.append(f"data.corpus={args.corpus}")
     if args.steps:
         common.append(f"steps={args.steps}")
-    jobs = []
-    for seed in map(int, args.seeds.split(",")):
-        for name in wanted:
-            recipe = configure(known[name], None, [*common, f"seed={seed}"])
-            if args.size == "gpu":
-                recipe = replace(recipe, engine=EngineConfig(precision="bf16", compile=True))
-            jobs.append((recipe, args.out / name / f"seed-{seed}"))
+    if args.size == "gpu":
+        common += ["engine.precision=bf16", "engine.compile=true"]
+    wanted = args.arms.split(",") if args.arms else list(known)
+    return [
+        (configure(known[name], None, [*common, f"seed={seed}"]), args.out / name / f"seed-{seed}")
+        for seed in map(int, args.seeds.split(","))
+        for name in wanted
+    ]
+
+
+def main() -> None:
+    args = asked()
+    size = SIZES[args.size]
+    known = arms(size)
+    known |= dict(also(known, word) for word in args.also)
     results = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=spawn) as pool:
         threads = args.threads or max(1, (os.cpu_count() or 1) // args.jobs)
-        tasks = [pool.submit(run, recipe, folder, size.tokens, threads) for recipe, folder in jobs]
+        tasks = [
+            pool.submit(run, recipe, folder, size.tokens, threads)
+            for recipe, folder in runs(args, known)
+        ]
         for task in as_completed(tasks):
             try:
                 results.append(task.result())
@@ -255,7 +266,7 @@ def main() -> None:
     if args.results:
         order = {name: place for place, name in enumerate(known)}
         results.sort(key=lambda found: (order[found["arm"]], found["seed"]))
-        where = environment(torch.device("cuda" if args.size == "gpu" else "cpu"), 0, None)
+        where = environment(torch.device("cuda" if args.size == "gpu" else "cpu"), 0)
         write_json(args.results, {"size": args.size, "environment": where, "arms": results})
         print(json.dumps(str(args.results)))
 
