@@ -4,6 +4,7 @@ from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
+from open_mythos.nn.attention.by_rows import by_rows
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
@@ -78,7 +79,15 @@ class GQAttention(HasParts):
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
         if context.lengths is not None:
             return self._static(q, seen, context.lengths, context.starts)
-        out = attend(
+        if context.places is None:
+            out = self._attend(q, seen, context)
+        else:
+            out = by_rows(self._attend, q, seen, context)
+        mixed: Tensor = self.wo(out.flatten(-2))
+        return mixed
+
+    def _attend(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
+        return attend(
             q,
             seen["k"],
             seen["v"],
@@ -86,8 +95,6 @@ class GQAttention(HasParts):
             causal=context.causal,
             dropout=self.cfg.dropout if self.training else 0.0,
         )
-        mixed: Tensor = self.wo(out.flatten(-2))
-        return mixed
 
     def step(self, x: Tensor, slot: StaticSlot, context: AttentionContext) -> Tensor:
         """One new position per row (B, 1, dim) against a static cache, which takes it in."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
+from open_mythos.nn.attention.by_rows import by_rows
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
@@ -147,15 +148,22 @@ class MLAttention(HasParts):
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
+        if context.places is None:
+            heads = self._look(q, seen, context)
+        else:
+            heads = by_rows(self._look, q, seen, context)
+        mixed: Tensor = self.wo(heads.flatten(-2))
+        return mixed
+
+    def _look(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
+        """What every head finds, (B, T, H, v), in the form of the two that serves."""
         form = self.form
         if context.lengths is not None:
             form = "absorbed"
         elif form == "auto":
             queries, keys = q.shape[1], seen["c_kv"].shape[1]
             form = "absorbed" if absorbed_is_cheaper(self.cfg, queries, keys) else "expanded"
-        heads = (self._absorbed if form == "absorbed" else self._expanded)(q, seen, context)
-        mixed: Tensor = self.wo(heads.flatten(-2))
-        return mixed
+        return (self._absorbed if form == "absorbed" else self._expanded)(q, seen, context)
 
     def _expanded(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """K = [kv_up_k(c) | k_rope for every head], v = kv_up_v(c)."""
