@@ -277,9 +277,10 @@ class OpenMythosForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[m
         if self.model.calibrated is not None:
             write_exit(folder, self.model.calibrated)
         if self._auto_class is not None and __name__ == "open_mythos.hf.modeling":
-            import_module("open_mythos.hf.export").write_code(folder, self.config)
+            self.config.auto_map = import_module("open_mythos.hf.export").write_code(folder)
             with _unregistered(type(self)):  # transformers would copy this one file
                 super().save_pretrained(save_directory, *args, **kwargs)
+            del self.config.auto_map
         else:
             super().save_pretrained(save_directory, *args, **kwargs)
 
