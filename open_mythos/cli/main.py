@@ -10,6 +10,7 @@ from open_mythos import __version__
 from open_mythos.cli.data import app as data
 from open_mythos.cli.doctor_command import doctor
 from open_mythos.cli.exit_commands import calibrate
+from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
 from open_mythos.cli.suite_command import depth_suite
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 
 app.command()(calibrate)
+app.command()(export)
 app.command()(laws)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")

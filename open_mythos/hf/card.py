@@ -79,8 +79,9 @@ def _snippet() -> str:
     return (
         "```python\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        'tokenizer = AutoTokenizer.from_pretrained("THIS/REPO")\n'
-        'model = AutoModelForCausalLM.from_pretrained("THIS/REPO", trust_remote_code=True)\n'
+        'name, code = "THIS/REPO", {"trust_remote_code": True}\n'
+        "tokenizer = AutoTokenizer.from_pretrained(name, **code)\n"
+        "model = AutoModelForCausalLM.from_pretrained(name, **code)\n"
         'inputs = tokenizer("Once", return_tensors="pt")\n'
         "print(tokenizer.decode(model.generate(**inputs, num_loops=4)[0]))\n"
         "```\n\n"

@@ -1,6 +1,7 @@
 """Our tokenizers as transformers' fast ones: the same ids, for pipelines and trainers."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from tokenizers import (
@@ -111,7 +112,7 @@ def _last_merge(ranks: Mapping[bytes, int], token: bytes, rank: int) -> tuple[by
     """The two tokens that were joined last to make `token`: all merges below its rank, done."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        joined = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:], strict=False)]
+        joined = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
         at = min(range(len(joined)), key=joined.__getitem__)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return parts[0], parts[1]
