@@ -25,6 +25,7 @@ def run(
         raise CheckpointError(f"{folder} already holds a model; give another folder")
     try:
         export = import_module("open_mythos.hf.export")
+        import_module("transformers.utils.logging").disable_progress_bar()
     except ImportError as error:
         raise MissingExtraError("transformers", "hf", "an export for it") from error
     opened = open_checkpoint(checkpoint)
