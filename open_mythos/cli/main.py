@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
 from open_mythos.cli.doctor_command import doctor
+from open_mythos.cli.eval_command import evaluate
 from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 
 app.command()(calibrate)
+app.command("eval")(evaluate)
 app.command()(export)
 app.command()(laws)
 app.add_typer(data, name="data")
