@@ -171,7 +171,9 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
         InputError: If a task is unknown.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=None if include is None else str(include))
+    foreign = any(name not in OFFLINE for name in tasks)  # whose index takes seconds
+    path = None if include is None else str(include)
+    manager = TaskManager(include_path=path, include_defaults=foreign)
     unknown = [name for name in tasks if name not in OFFLINE and name not in manager.all_tasks]
     if unknown:
         raise InputError(

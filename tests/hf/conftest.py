@@ -2,13 +2,24 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 
-transformers = pytest.importorskip("transformers", reason="transformers, of the extra [hf]")
+class Missing(pytest.Module):
+    """A file of tests that cannot even be imported."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip("transformers, of the extra [hf]", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    if find_spec("transformers") is None:
+        return Missing.from_parent(parent, path=module_path)
+    return None
 
 
 @pytest.fixture(autouse=True)
