@@ -104,8 +104,8 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         pairs = [(context, continuation) for _, context, continuation in requests]
         found = likelihoods(self.network, pairs, self.loops, exit=self.exit)
-        for (asked, *_), one in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", asked, (one.logprob, one.greedy))
+        for request, one in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request[0], (one.logprob, one.greedy))
         return [(one.logprob, one.greedy) for one in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> Any:

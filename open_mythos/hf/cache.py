@@ -18,7 +18,7 @@ CACHE_NAME = (
 )
 
 
-class LoopCache(Cache):
+class LoopCache(Cache):  # type: ignore[misc]
     """A `KVCache` that is made on first use, grows as it is filled, and can be reordered and cut.
 
     The cache that `generate` would make has one slot per layer, where a looped network has one per

@@ -13,7 +13,7 @@ MODEL_TYPE = "open_mythos"
 NATIVE = ("schema_version", "architecture", "torch_dtype")  # what our own config.json says beside
 
 
-class OpenMythosConfig(PreTrainedConfig):
+class OpenMythosConfig(PreTrainedConfig):  # type: ignore[misc]
     """Every field of `MythosConfig`, flat, under its own name and under the usual ones.
 
     Also reads what this library's own `save_pretrained` writes, whose fields lie in a table

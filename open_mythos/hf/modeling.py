@@ -33,7 +33,7 @@ OWN_WORDS = {"n_loops": "num_loops", "kv_cache": CACHE_NAME, "ids": "input_ids"}
 
 
 @dataclass
-class OpenMythosOutput(CausalLMOutputWithPast):
+class OpenMythosOutput(CausalLMOutputWithPast):  # type: ignore[misc]
     """What transformers returns, and the record of the pass where it was asked for.
 
     Attributes:
@@ -79,7 +79,8 @@ class OpenMythosForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[m
         with torch.device("meta"):
             made = cls(OpenMythosConfig.of(network.cfg, **kwargs))
         made.model = network
-        return made.train(network.training)
+        made.train(network.training)
+        return made
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.errors import InputError
@@ -36,6 +37,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [n for n in sys.modules if n.split(".")[0] == "open_mythos"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Ban(), *sys.meta_path])
+    for known in (CONFIG_MAPPING, AutoModelForCausalLM._model_mapping):  # what test_auto registers
+        monkeypatch.setattr(known, "_extra_content", {})
     yield
     for name in [n for n in sys.modules if n.startswith("transformers_modules")]:
         del sys.modules[name]
