@@ -391,3 +391,22 @@ def test_what_goes_to_the_hub_has_our_card_in_place_of_an_empty_one(
     assert model.push_to_hub("me/mythos") == "me/mythos"
     assert seen["README.md"].decode() == model.card()
     assert {"config.json", "model.safetensors"} <= seen.keys()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+def test_on_a_gpu_it_says_what_it_says_on_a_cpu(
+    hf_model: Callable[..., Any], changes: dict[str, Any]
+) -> None:
+    model, ids = hf_model(**changes), torch.randint(1, 37, (2, 6))
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+    want = model(ids, attention_mask=mask).logits
+    how = {"attention_mask": mask, "max_new_tokens": 5, "num_beams": 2, **GREEDY}
+    tokens = model.generate(ids, **how)
+    model.cuda()
+    got = model(ids.cuda(), attention_mask=mask.cuda()).logits.cpu()
+    torch.testing.assert_close(got[0, 2:], want[0, 2:], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got[1], want[1], rtol=1e-3, atol=1e-3)
+    how["attention_mask"] = mask.cuda()
+    assert torch.equal(model.generate(ids.cuda(), **how).cpu(), tokens)
