@@ -60,6 +60,11 @@ class FusedLinear(Linear):
         """Start at N(0, 0.02), drawing as many numbers as there are weights."""
         nn.init.normal_(self.weight, std=0.02)
 
+    def joined(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., sum of widths), the parts side by side: the call itself."""
+        whole: Tensor = self(x)
+        return whole
+
     def span(self, name: str) -> slice:
         """Which rows of the weight, and which outputs, are those of a part.
 

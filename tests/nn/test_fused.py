@@ -26,6 +26,7 @@ def test_parts_are_separate_linear_maps(widths: list[int]) -> None:
     x = torch.randn(2, 4, 3, dtype=torch.float64)
     outs = layer(x).split(widths, dim=-1)
     assert isinstance(layer, nn.Linear)
+    assert torch.equal(layer.joined(x), layer(x))
     assert (layer.in_features, layer.out_features) == (3, sum(widths))
     start = 0
     for i, (out, width) in enumerate(zip(outs, widths, strict=True)):
