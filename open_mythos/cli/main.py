@@ -9,8 +9,10 @@ from typer.core import TyperGroup
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
 from open_mythos.cli.doctor_command import doctor
+from open_mythos.cli.eval_command import evaluate
 from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.generate_command import generate
+from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
 from open_mythos.cli.suite_command import depth_suite
@@ -44,6 +46,8 @@ app = typer.Typer(
 )
 
 app.command()(calibrate)
+app.command("eval")(evaluate)
+app.command()(export)
 app.command()(laws)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
