@@ -6,14 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import register_model
-from lm_eval.evaluator import simple_evaluate
-from lm_eval.tasks import TaskManager
-
 from open_mythos.data.tokenizer import Tokenizer, tokenizer_from_folder
-from open_mythos.errors import InputError
+from open_mythos.errors import InputError, MissingExtraError
 from open_mythos.eval.choices import Question
 from open_mythos.eval.completion import completions
 from open_mythos.eval.likelihood import first_id, likelihoods, rolling
@@ -21,6 +15,15 @@ from open_mythos.eval.offline_tasks import OFFLINE, OfflineTask, Prompt
 from open_mythos.eval.score_table import ScoreTable
 from open_mythos.model.mythos import OpenMythos
 
+
+try:
+    from datasets import Dataset
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+except ImportError as error:  # the harness is an extra
+    raise MissingExtraError("lm-eval", "eval", "scoring by the lm-evaluation-harness") from error
 
 METRICS = {"texts": ["bits_per_byte"], "choices": ["acc", "acc_norm"], "answers": ["exact_match"]}
 NEW_TOKENS = 64

@@ -143,7 +143,8 @@ class MoDABlock(nn.Module):
             depths = depths.plus(own["k"], own["v"])
         if self.write is not None:
             read = x if self.norm_write is None else self.norm_write(x)
-            key, value = (t.unflatten(-1, (-1, self.cfg.head_dim)) for t in self.write(read))
+            heads = self.write(read).unflatten(-1, (-1, self.cfg.head_dim))
+            key, value = heads.chunk(2, dim=-2)
             # A query at the same position turns as far, so that the product is that of unturned
             # ones: the depth has no distance.
             depths = depths.plus(rotary.turn(key), value)

@@ -15,7 +15,6 @@ from open_mythos.moda.cache import MoDACache
 from open_mythos.moda.config import MoDAConfig
 from open_mythos.moda.experts import DeepSeekMoE
 from open_mythos.model.inputs import check_counts, check_ids, check_span
-from open_mythos.nn.fused import FusedLinear
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.mode import evaluating
 from open_mythos.nn.moe.balance import recomputing
@@ -55,7 +54,7 @@ class MoDAModel(nn.Module):
     def _initialise(self) -> None:
         """Start every matrix at N(0, init_std); norms and biases keep what their modules set."""
         for module in self.modules():
-            if isinstance(module, (nn.Linear, FusedLinear, nn.Embedding)):
+            if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=self.cfg.init_std)
             elif isinstance(module, DeepSeekMoE):
                 nn.init.normal_(module.gate_up, std=self.cfg.init_std)

@@ -116,6 +116,8 @@ OPTIONAL = {
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_optional_packages_are_imported_where_their_absence_is_explained(path: Path) -> None:
     """At the top of a file only inside `try`: without the package there is a traceback else."""
+    if path.parts[0] == "hf" and path.name != "auto.py":  # hf/auto.py, its way in, explains
+        return
     found = set()
     for node in ast.parse(source(path)).body:
         if isinstance(node, ast.ImportFrom):
