@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Checkpoint, Device
+from open_mythos.cli.options import Checkpoint, Device, OneTask
 
 
 def doctor(
@@ -31,6 +31,7 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(help="Write a page, FILE.html.", show_default=False)
     ] = None,
+    task: OneTask = None,
     device: Device = "auto",
 ) -> None:
     """Say what is wrong with a trained loop; exit code 1 if there is a fault."""
@@ -43,6 +44,7 @@ def doctor(
         loops=loops,
         json_file=json_file,
         out=out,
+        task=task,
         device=device,
     )
     raise typer.Exit(code)

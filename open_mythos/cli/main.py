@@ -11,7 +11,7 @@ from open_mythos.cli.data import app as data
 from open_mythos.cli.doctor_command import doctor
 from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.law_commands import laws
-from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
+from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, OneTask, Overrides
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
@@ -178,6 +178,7 @@ def sweep(
         ),
     ] = None,
     batches: Annotated[int, typer.Option(min=1, help="Batches to score at each depth.")] = 8,
+    task: OneTask = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -189,6 +190,7 @@ def sweep(
         loops=parse_depths(loops),
         text=text,
         batches=batches,
+        task=task,
         device=device,
         as_json=as_json,
     )

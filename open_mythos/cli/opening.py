@@ -1,6 +1,6 @@
 """From a path that a user types to the model behind it: a model folder, a checkpoint or a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from open_mythos.data.tokenizer import Tokenizer, tokenizer_from_folder
@@ -18,7 +18,7 @@ class Opened:
     Attributes:
         folder: Where the weights are.
         model: In evaluation mode.
-        recipe: How it was trained; None for a bare model folder.
+        recipe: How it was trained: of its run, or recipe.yaml beside the weights; else None.
     """
 
     folder: Path
@@ -40,6 +40,23 @@ class Opened:
                 "try `open-mythos sweep` on it"
             ) from error
 
+    def on_task(self, name: str | None) -> "Opened":
+        """The same, its run's data cut down to one of the tasks that it mixes; None: as it is.
+
+        Raises:
+            InputError: If the model was not trained on mixed tasks.
+            ConfigError: If there is no such task among them.
+        """
+        if name is None:
+            return self
+        if self.recipe is None or self.recipe.data.kind != "mixed":
+            raise InputError(
+                f"{self.folder} was not trained on mixed tasks, so there is no task to choose; "
+                "leave --task out"
+            )
+        data = replace(self.recipe.data, task={**self.recipe.data.task, "only": name})
+        return replace(self, recipe=replace(self.recipe, data=data))
+
 
 def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     """The model at `path`: a folder with config.json, or a run folder's newest checkpoint.
@@ -58,5 +75,7 @@ def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     folder = path if bare else newest_checkpoint(path)
     run = RunFolder(folder.parent.parent)
     inside = folder.parent == run.checkpoints and run.recipe_file.is_file()
+    if not inside and RunFolder(folder).recipe_file.is_file():
+        run, inside = RunFolder(folder), True  # a model that was published with its recipe
     model = OpenMythos.from_pretrained(folder, device=find_device(device))
     return Opened(folder, model, read_recipe(run.root) if inside else None)

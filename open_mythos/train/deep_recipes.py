@@ -54,7 +54,8 @@ def deep(
         prelude_layers: Blocks before the loop.
     """
     task = data.build_task(seed=0)
-    room = max(task.row_length(d) for d in (1, TRAINED, FARTHEST))
+    most = task.max_level
+    room = max(task.row_length(d) for d in (1, most, FARTHEST // TRAINED * most))
     dim = 64 if scale == "cpu" else dim
     model = replace(
         small(vocab_size=task.vocab_size, dim=dim, max_seq_len=room),
@@ -186,6 +187,20 @@ def pointer_64(layout: Literal["pairs", "joint"] = "pairs") -> Recipe:
     return replace(made, eval_loops=(TRAINED, 64))
 
 
+def tasks_5m(scale: Scale = "gpu") -> Recipe:
+    """One network of 4.4M parameters (cpu: 0.2M) for products, relations, p-hop, sums and so on.
+
+    Six tasks in turn, each with a curriculum of its own; see `MixedTasks`.
+    """
+    cpu = scale == "cpu"
+    settings: dict[str, Setting] = {"extent": "small" if cpu else "full", "spare": 4 if cpu else 8}
+    data = DataConfig(kind="mixed", batch_size=16 if cpu else 128, task=settings)
+    steps = 1500 if cpu else 9000
+    made = deep("tasks-5m", data, scale, steps=steps, prelude_layers=2)
+    model = replace(made.model, dense_hidden=4 * made.model.dim)
+    return replace(made, model=model, eval_every=0, eval_loops=(4,) if cpu else (8, 32))
+
+
 BY_NAME: dict[str, Callable[[Scale], Recipe]] = {
     "deep-words": deep_words,
     "deep-sums": deep_sums,
@@ -196,6 +211,8 @@ BY_NAME: dict[str, Callable[[Scale], Recipe]] = {
 }
 DEEP_RECIPES: dict[str, Callable[[], Recipe]] = {
     "pointer-64": pointer_64,
+    "tasks-5m": tasks_5m,
+    "tasks-5m-cpu": partial(tasks_5m, "cpu"),
     "pointer-64-joint": partial(pointer_64, "joint"),
     **{name: partial(make, "gpu") for name, make in BY_NAME.items()},
     **{f"{name}-cpu": partial(make, "cpu") for name, make in BY_NAME.items()},
