@@ -25,7 +25,7 @@ from open_mythos.train.sources import build_sources
 COLOURS = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def run(
+def run(  # noqa: PLR0913 -- one argument per option
     *,
     checkpoint: Path,
     data: Path | None,

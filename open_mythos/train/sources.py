@@ -38,7 +38,8 @@ class Sources:
             conversations, or the task, whose evaluation batches are drawn from a stream of their
             own. Of a mixture, the windows of its heaviest part that has any. None for a foreign
             source, or where no document is held out.
-        tokenizer: Text, chat and mixed tasks: what encoded it, or names its ids, kept beside the weights with its chat template.
+        tokenizer: Text and chat: what encoded it, kept beside the weights with its chat template.
+            Mixed tasks: what names its ids.
         parts: Mixture: the held-out windows of each part that has any, by its path.
     """
 
