@@ -44,7 +44,10 @@ PARTS: dict[Extent, dict[str, Part]] = {
         "p-hop": (InductionHops, {"symbols": 3, "length": 40, "max_level": 4, "ring": 20}),
         "sums": (PrefixSum, {"modulus": 5, "room": 18, "max_level": 4}),
         "parity": (PrefixParity, {"length": 4, "start": True, "room": 18}),
-        "pointer": (PointerChase, {"states": 7, "queries": 24, "max_hops": 4, "maps": "cycle"}),
+        "pointer": (
+            PointerChase,
+            {"states": 7, "queries": 24, "max_hops": 4, "layout": "joint", "maps": "cycle"},
+        ),
     },
 }
 
@@ -160,6 +163,10 @@ class MixedTasks(GeneratedTask):
     def instances(self, difficulty: int) -> int:
         """Of the task that has the fewest."""
         return min(self.parts[name].instances(difficulty) for name in self.chosen)
+
+    def splits(self, difficulty: int) -> bool:
+        """Whether every task does."""
+        return all(self.parts[name].splits(difficulty) for name in self.chosen)
 
     def whole_batch(self, step: int, level: int) -> Batch:
         """The batch of the task whose turn it is."""
