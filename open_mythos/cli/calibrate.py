@@ -56,11 +56,12 @@ def run(  # noqa: PLR0913 -- one argument per option
     batches: int,
     json_file: Path | None,
     out: Path | None,
+    task: str | None = None,
     device: str = "auto",
 ) -> int:
     """Calibrate, print, and store the chosen exit beside the model; 1 if none keeps the budget."""
     allowed = parse_budget(budget)
-    opened = open_checkpoint(checkpoint, device)
+    opened = open_checkpoint(checkpoint, device).on_task(task)
     kinds, left_out = chosen_kinds(exits, opened)
     parts = held_out_parts(opened, data, n_loops, batches)
     found = calibrate(

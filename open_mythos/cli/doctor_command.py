@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Device
+from open_mythos.cli.options import Device, OneTask
 from open_mythos.errors import InputError
 
 
@@ -34,6 +34,7 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(help="Write a page, FILE.html.", show_default=False)
     ] = None,
+    task: OneTask = None,
     device: Device = "auto",
     env: Annotated[
         bool, typer.Option("--env", help="Examine this installation instead of a model.")
@@ -58,6 +59,7 @@ def doctor(
         loops=loops,
         json_file=json_file,
         out=out,
+        task=task,
         device=device,
     )
     raise typer.Exit(code)

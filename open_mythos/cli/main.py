@@ -14,7 +14,7 @@ from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.generate_command import generate
 from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
-from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
+from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, OneTask, Overrides
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
@@ -147,6 +147,7 @@ def sweep(
         ),
     ] = None,
     batches: Annotated[int, typer.Option(min=1, help="Batches to score at each depth.")] = 8,
+    task: OneTask = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -158,6 +159,7 @@ def sweep(
         loops=parse_depths(loops),
         text=text,
         batches=batches,
+        task=task,
         device=device,
         as_json=as_json,
     )

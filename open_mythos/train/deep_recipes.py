@@ -42,6 +42,7 @@ def deep(
     steps: int,
     dim: int = 256,
     prelude_layers: int = 1,
+    muon: float = 0.0,
 ) -> Recipe:
     """A network of a scale's size on a task, with what the tasks here have in common.
 
@@ -52,9 +53,11 @@ def deep(
         steps: Optimizer steps.
         dim: Width on a GPU; on a CPU it is 64.
         prelude_layers: Blocks before the loop.
+        muon: Peak rate of Muon, on a GPU; 0: AdamW, as on a CPU, where Muon's steps are slow.
     """
     task = data.build_task(seed=0)
-    room = max(task.row_length(d) for d in (1, TRAINED, FARTHEST))
+    most = task.max_level
+    room = max(task.row_length(d) for d in (1, most, FARTHEST // TRAINED * most))
     dim = 64 if scale == "cpu" else dim
     model = replace(
         small(vocab_size=task.vocab_size, dim=dim, max_seq_len=room),
@@ -69,7 +72,8 @@ def deep(
         model=model,
         data=data,
         optim=OptimConfig(
-            lr=4e-3 if scale == "cpu" else 1e-3,
+            kind="muon" if muon and scale == "gpu" else "adamw",
+            lr=4e-3 if scale == "cpu" else muon or 1e-3,
             betas=(0.9, 0.98),
             warmup_steps=50 if scale == "cpu" else 200,
             schedule="linear",
@@ -99,7 +103,7 @@ def deep_words(scale: Scale = "gpu") -> Recipe:
         data = task_data("words", 32, group="s3", room=36, spare=4)
         return deep("deep-words", data, scale, steps=600)
     data = task_data("words", 128, group="a5", room=66, spare=8)
-    return deep("deep-words", data, scale, steps=4000)
+    return deep("deep-words", data, scale, steps=4000, muon=2e-3)
 
 
 def deep_sums(scale: Scale = "gpu") -> Recipe:
@@ -108,7 +112,7 @@ def deep_sums(scale: Scale = "gpu") -> Recipe:
         data = task_data("sums", 32, modulus=5, room=36, spare=4)
         return deep("deep-sums", data, scale, steps=500)
     data = task_data("sums", 128, modulus=7, room=66, spare=8)
-    return deep("deep-sums", data, scale, steps=4000, dim=128)
+    return deep("deep-sums", data, scale, steps=3000, dim=128)
 
 
 def deep_parity(scale: Scale = "gpu") -> Recipe:
@@ -121,7 +125,7 @@ def deep_parity(scale: Scale = "gpu") -> Recipe:
         length=TRAINED,
         task={**settings, "room": room, "spare": spare},
     )
-    return deep("deep-parity", data, scale, steps=500 if scale == "cpu" else 4000, dim=128)
+    return deep("deep-parity", data, scale, steps=500 if scale == "cpu" else 3000, dim=128)
 
 
 def deep_knowledge(scale: Scale = "gpu") -> Recipe:
@@ -130,7 +134,7 @@ def deep_knowledge(scale: Scale = "gpu") -> Recipe:
         data = task_data("knowledge", 32, entities=16, relations=4, room=66, spare=4)
         return deep("deep-knowledge", data, scale, steps=700)
     data = task_data("knowledge", 128, entities=64, relations=16, room=66, spare=8)
-    return deep("deep-knowledge", data, scale, steps=4000)
+    return deep("deep-knowledge", data, scale, steps=3000)
 
 
 def deep_pointer(scale: Scale = "gpu", core_layers: int = 2) -> Recipe:
@@ -139,7 +143,8 @@ def deep_pointer(scale: Scale = "gpu", core_layers: int = 2) -> Recipe:
     A cycle, because a random map of few states shrinks to short ones: f^8 and f^16 then agree more
     often than not, and stopping at 8 hops would look like an answer to 16. On a cycle of a prime
     number of states other hops are always other answers, unless they differ by that number. One
-    loop has to fetch the state before and to look it up, hence two layers of attention in it.
+    loop has to fetch the state before and to look it up, hence two layers of attention in it. In
+    3,000 steps on one H100 32 hops came to 1.000 with Muon and to 0.946 with AdamW at 1e-3.
     """
     cpu = scale == "cpu"
     data = DataConfig(
@@ -155,7 +160,7 @@ def deep_pointer(scale: Scale = "gpu", core_layers: int = 2) -> Recipe:
             "spare": 4 if cpu else 8,
         },
     )
-    made = deep("deep-pointer", data, scale, steps=1000 if cpu else 4000)
+    made = deep("deep-pointer", data, scale, steps=1000 if cpu else 3000, muon=2e-3)
     return replace(made, model=replace(made.model, core_layers=core_layers))
 
 
@@ -166,7 +171,7 @@ def deep_p_hop(scale: Scale = "gpu") -> Recipe:
     """
     settings: dict[str, Setting] = {"symbols": 3, "length": 192, "ring": FARTHEST + 8}
     data = task_data("p-hop", 8 if scale == "cpu" else 96, **settings)
-    return deep("deep-p-hop", data, scale, steps=400 if scale == "cpu" else 4000, prelude_layers=2)
+    return deep("deep-p-hop", data, scale, steps=400 if scale == "cpu" else 3000, prelude_layers=2)
 
 
 def pointer_64(layout: Literal["pairs", "joint"] = "pairs") -> Recipe:
@@ -182,8 +187,24 @@ def pointer_64(layout: Literal["pairs", "joint"] = "pairs") -> Recipe:
         task={"split": True},
     )
     name = "pointer-64" if layout == "pairs" else "pointer-64-joint"
-    made = deep(name, data, "gpu", steps=8000, prelude_layers=2)
+    made = deep(name, data, "gpu", steps=8000, prelude_layers=2, muon=4e-3)
     return replace(made, eval_loops=(TRAINED, 64))
+
+
+def tasks_5m(scale: Scale = "gpu") -> Recipe:
+    """One network of 4.3M parameters for products, relations, p-hop, sums, parity and pointers.
+
+    Six tasks in turn, each with a curriculum of its own; see `MixedTasks`. On a CPU it is called
+    task-mixed, and smaller.
+    """
+    cpu = scale == "cpu"
+    settings: dict[str, Setting] = {"extent": "small" if cpu else "full", "spare": 4 if cpu else 8}
+    data = DataConfig(kind="mixed", batch_size=16 if cpu else 128, task=settings)
+    steps = 1200 if cpu else 9000
+    made = deep("tasks-5m", data, scale, steps=steps, prelude_layers=2, muon=2e-3)
+    name = "task-mixed" if cpu else "tasks-5m"
+    model = replace(made.model, dense_hidden=4 * made.model.dim)
+    return replace(made, name=name, model=model, eval_every=0, eval_loops=(4,) if cpu else (8, 32))
 
 
 BY_NAME: dict[str, Callable[[Scale], Recipe]] = {
@@ -196,6 +217,7 @@ BY_NAME: dict[str, Callable[[Scale], Recipe]] = {
 }
 DEEP_RECIPES: dict[str, Callable[[], Recipe]] = {
     "pointer-64": pointer_64,
+    "tasks-5m": tasks_5m,
     "pointer-64-joint": partial(pointer_64, "joint"),
     **{name: partial(make, "gpu") for name, make in BY_NAME.items()},
     **{f"{name}-cpu": partial(make, "cpu") for name, make in BY_NAME.items()},
