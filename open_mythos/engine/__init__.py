@@ -1,1 +1,1 @@
-"""Many requests at once, each at its own depth: continuous depth-wise batching over paged caches."""
+"""Many requests at once, each at its own depth: depth-wise batching, paged caches."""

@@ -89,6 +89,21 @@ class BlockPool:
             self._block[name] = block
             self._name[block] = name
 
+    def forget_all(self) -> None:
+        """Let no text find what others have read; who owns blocks keeps them."""
+        self._free.extend(self._idle)
+        self._idle.clear()
+        self._block.clear()
+        self._name.clear()
+
+    def disown(self, blocks: Sequence[int]) -> list[int]:
+        """Let no text find these blocks; those that have no second owner."""
+        for block in blocks:
+            name = self._name.pop(block, None)
+            if name is not None:
+                del self._block[name]
+        return [block for block in blocks if self._owners[block] == 1]
+
     def release(self, blocks: Sequence[int]) -> None:
         """One owner less of each, the last first: the end of a text is given up before its start.
 

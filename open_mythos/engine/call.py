@@ -33,9 +33,7 @@ class Call:
     settings: EngineConfig
 
     @classmethod
-    def of(
-        cls, runs: Iterable[Run], settings: EngineConfig, device: torch.device
-    ) -> "Call":
+    def of(cls, runs: Iterable[Run], settings: EngineConfig, device: torch.device) -> "Call":
         """The call for `runs`, filled up to one of the settings' sizes."""
         given = list(runs)
         count = sum(len(run.lanes) for run in given)
@@ -98,7 +96,9 @@ class Call:
         keys = torch.arange(width * size, device=self.device)
         mask = keys <= upload(run.positions, self.device).unsqueeze(1)
         rows = slice(start, start + len(run.lanes))
-        return Glance(rows, blocks, AttentionContext(NO_TABLES, causal=False, mask=mask[None, None]))
+        return Glance(
+            rows, blocks, AttentionContext(NO_TABLES, causal=False, mask=mask[None, None])
+        )
 
 
 # Queries and keys are turned when the rows are projected; who looks needs no angles.

@@ -1,4 +1,4 @@
-"""What the scheduler knows of requests and of their positions in the network: numbers, no tensors."""
+"""What the scheduler knows of requests and their positions in the network: numbers only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -181,9 +181,7 @@ class Accounts:
 
     fusable: ClassVar[bool] = False
 
-    def step(
-        self, h: Tensor, p: Tensor | None, *, last: bool | Tensor
-    ) -> tuple["Accounts", None]:
+    def step(self, h: Tensor, p: Tensor | None, *, last: bool | Tensor) -> tuple["Accounts", None]:
         """Take in a loop, party by party."""
         assert isinstance(last, Tensor)
         value, left = self.value, self.left

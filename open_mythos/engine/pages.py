@@ -66,7 +66,9 @@ class PagedSlot(LookedUp):
         self.store, self.length = store, 0
         self.shift, self.size, self.view = shift, size, view
 
-    def look(self, attn: "GQAttention | MLAttention", x: Tensor, context: AttentionContext) -> Tensor:
+    def look(
+        self, attn: "GQAttention | MLAttention", x: Tensor, context: AttentionContext
+    ) -> Tensor:
         """What rows (N, 1, dim), one position each, see of their requests, themselves included."""
         q, new = attn.project(x, context.rotary)
         where = self.view.write + self.shift * self.size
@@ -101,7 +103,7 @@ class Pages:
     def __init__(
         self, cfg: MythosConfig, blocks: int, size: int, n_loops: int, like: Tensor
     ) -> None:
-        """Zeros, on the device of `like` and in its dtype: what nobody wrote is seen, at weight 0."""
+        """Zeros like `like`: what nobody wrote is seen, at weight 0."""
         self.cfg, self.size, self.per_slot = cfg, size, blocks + 1
         self.slots = cfg.loop_slots(n_loops)
         layers = cfg.prelude_layers + cfg.coda_layers

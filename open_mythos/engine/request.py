@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from open_mythos.generate.logprobs import TokenLogprobs
 from open_mythos.generate.params import SamplingParams
 
 
@@ -22,6 +23,8 @@ class Request:
         n_loops: Loops per token at most; None is the engine's number.
         exit: Where positions leave the loop early, as in `model.generate`; None: as the config.
         namespace: Requests share what is cached of equal prompts inside of one namespace only.
+        prompt_logprobs: Report the log-probability of each token of the prompt, and so many
+            likeliest alternatives; the prompt is then read as a whole, whatever is cached.
     """
 
     prompt: Sequence[int]
@@ -29,22 +32,65 @@ class Request:
     n_loops: int | None = None
     exit: object = None
     namespace: str = ""
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """One more token of a request, or its end, or both.
+    """One more token of a continuation, or its end, or both.
 
     Attributes:
-        request: The number that `add` gave.
+        request: The number that `Engine.add` gave.
         choice: Which of the `n` continuations.
-        token: The token; None where there is none: a request ended otherwise.
-        loops: Loops after which the position that said it left.
+        token: The token; None where there is none: it ended otherwise.
+        text: What can be shown now and could not before; without a tokenizer, nothing.
+        loops: Loops after which the position that said the token left.
+        logprobs: Of the token, where they were asked for.
         finish: Why it ended; None: it goes on.
+        prompt: With the first event of each continuation, log-probabilities of the prompt's tokens,
+            where they were asked for: None of the first, which nothing precedes.
     """
 
     request: int
     choice: int
     token: int | None
+    text: str = ""
     loops: int = 0
+    logprobs: TokenLogprobs | None = None
     finish: Finish | None = None
+    prompt: tuple[TokenLogprobs | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A continuation as a whole.
+
+    Attributes:
+        tokens: What was added.
+        text: As it can be shown; without a tokenizer, nothing.
+        loops: Of each token, the loops of the position that said it.
+        finish: Why it ended.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    loops: tuple[int, ...]
+    finish: Finish
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> "Completion":
+        """From all events of a continuation.
+
+        Raises:
+            ValueError: If it has not ended.
+        """
+        finish = events[-1].finish if events else None
+        if finish is None:
+            raise ValueError("the continuation has not ended")
+        said = [event for event in events if event.token is not None]
+        return cls(
+            tokens=tuple(event.token for event in said if event.token is not None),
+            text="".join(event.text for event in events),
+            loops=tuple(event.loops for event in said),
+            finish=finish,
+        )

@@ -1,13 +1,14 @@
 """Runner: the three stages of the network, each for the positions that a plan names."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from open_mythos.engine.call import Call, places
-from open_mythos.engine.flight import Run, Track
+from open_mythos.engine.flight import Run
 from open_mythos.engine.lanes import Accounts, Lanes, Party, counted
 from open_mythos.engine.pages import Pages
 from open_mythos.engine.settings import EngineConfig
@@ -18,6 +19,20 @@ from open_mythos.nn.loop.constants import Tick
 from open_mythos.nn.loop.exiting import Leave
 from open_mythos.nn.rotary import Rotary, rotary
 from open_mythos.nn.upload import upload
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What was said of positions that have been through the network.
+
+    Attributes:
+        logits: (n, vocab), of the runs that end with their request's last token, in order; None
+            where there are none: all were pieces of prompts.
+        whole: By track, those of all positions of its run, (S, vocab), where they were asked for.
+    """
+
+    logits: Tensor | None
+    whole: dict[int, Tensor]
 
 
 class Runner:
@@ -41,9 +56,7 @@ class Runner:
         self.n_loops = settings.n_loops or cfg.max_loop_iters
         self.early = cfg.halted == "freeze" or cfg.kv == "first"
         self.device = weight.device
-        self.pages = Pages(
-            cfg, settings.blocks, settings.block_size, self.n_loops, weight.detach()
-        )
+        self.pages = Pages(cfg, settings.blocks, settings.block_size, self.n_loops, weight.detach())
         width = cfg.dim * model.recurrent.injection.streams
         self.lanes = Lanes(cfg, settings.lanes, width, weight.detach())
         self.refresh()
@@ -109,9 +122,7 @@ class Runner:
             return [[False] * len(run.lanes) for run in runs]
         return self._leaving(call, runs, accounts.left.flatten().tolist())
 
-    def _leaving(
-        self, call: Call, runs: Sequence[Run], flags: Sequence[bool]
-    ) -> list[list[bool]]:
+    def _leaving(self, call: Call, runs: Sequence[Run], flags: Sequence[bool]) -> list[list[bool]]:
         """The flags by run; what positions leave behind is shown in the loops that they skip."""
         size = self.settings.block_size
         by_track: dict[int, list[bool]] = {}
@@ -129,26 +140,27 @@ class Runner:
         self.pages.deepen(shown)
         return [by_track[run.track.id] for run in runs]
 
-    def land(self, runs: Sequence[Run]) -> Tensor | None:
-        """The coda; logits (n, vocab) after those runs that end with their request's last token.
-
-        None where there are none: all were pieces of prompts.
-        """
+    def land(self, runs: Sequence[Run]) -> "Landing":
+        """The coda for flights that have left the loop, and the logits that somebody reads."""
         call, model = self._call(runs), self.model
         view = call.view()
         x = model.recurrent.injection.gathered(self.lanes.take("value", call.lanes))
         slots = [self.pages.coda(i, view) for i in range(len(model.coda))]
         x = run_blocks(model.coda, x, self._context(call), slots)
-        ends = {
-            run.track.id: start + len(run.lanes) - 1
+        rows = {
+            run.track.id: slice(start, start + len(run.lanes))
             for run, start in zip(call.runs, call.starts(), strict=True)
         }
-        rows = [ends[run.track.id] for run in runs if run.speaks]
-        if not rows:
-            return None
-        kept = x.index_select(0, upload(rows, self.device))
-        logits: Tensor = model.head(model.norm(kept))
-        return logits.squeeze(1)
+        whole = {
+            run.track.id: model.head(model.norm(x[rows[run.track.id]])).squeeze(1)
+            for run in runs
+            if run.track.whole
+        }
+        ends = [rows[run.track.id].stop - 1 for run in runs if run.speaks]
+        if not ends:
+            return Landing(None, whole)
+        kept = x.index_select(0, upload(ends, self.device))
+        return Landing(model.head(model.norm(kept)).squeeze(1), whole)
 
     # -- parts of a call -------------------------------------------------------------------------
 

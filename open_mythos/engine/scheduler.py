@@ -223,8 +223,12 @@ class Scheduler:
             if flight is not None and flight.landed
         ]
 
-    def land(self, track: Track) -> None:
-        """Commit that a flight has been through the network, and let its full blocks be found."""
+    def land(self, track: Track) -> int:
+        """Commit that a flight has been through the network, and let its full blocks be found.
+
+        Returns:
+            Loops after which its last position left.
+        """
         flight, size = track.flight, self.settings.block_size
         assert flight is not None
         names = self._names(track)
@@ -232,6 +236,7 @@ class Scheduler:
         for index, name in enumerate(names, flight.first // size):
             self.pool.publish(track.blocks[index], name)
         self._drop(track)
+        return flight.left[-1]
 
 
 def _age(track: Track) -> int:
