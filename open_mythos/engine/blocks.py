@@ -23,7 +23,7 @@ class BlockPool:
     """Blocks 1 .. count: free, owned by one or more requests, or idle: nobody's, but still named.
 
     An idle block is as good as a free one, and is given up when no other is left, the one that was
-    used longest ago first. Block 0 is nobody's: what must be written somewhere goes there.
+    used longest ago first. Block 0 is nobody's, and empty.
 
     Attributes:
         count: All blocks but block 0.

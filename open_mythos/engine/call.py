@@ -7,15 +7,54 @@ import torch
 from torch import Tensor
 
 from open_mythos.engine.flight import Run, Track
-from open_mythos.engine.pages import Glance, View
+from open_mythos.engine.pages import Glance, View, nowhere
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.upload import upload
 
 
-# Whose rows fill a call up: they write to block 0, and nobody reads what they say.
-NOBODY = Track(id=-1, tokens=[0], n_loops=1, root=None, blocks=[0])
+# Queries and keys are turned when the rows are projected; who looks needs no angles.
+NO_ANGLES = Rotary(torch.empty(0), torch.empty(0))
+
+
+class BlockTables:
+    """The blocks of every request that runs, by row, where the device can look them up.
+
+    Attributes:
+        table: (rows + 1, M) int64; the last row is nobody's, all zeros.
+    """
+
+    def __init__(self, rows: int, width: int, device: torch.device) -> None:
+        """Room for `width` blocks of each of `rows` requests."""
+        self.table = torch.zeros(rows + 1, width, dtype=torch.int64, device=device)
+        self._lists: list[list[int] | None] = [None] * (rows + 1)
+        self._known = [0] * (rows + 1)
+
+    def follow(self, runs: Iterable[Run]) -> None:
+        """Take over what has been added to the blocks of those whose runs these are."""
+        width, cells = self.table.shape[1], []
+        for run in runs:
+            row, blocks = run.track.row, run.track.blocks
+            if self._lists[row] is not blocks:  # a new list is another text's
+                self._lists[row], self._known[row] = blocks, 0
+            known = self._known[row]
+            if len(blocks) > known:
+                cells += [(row * width + i, blocks[i]) for i in range(known, len(blocks))]
+                self._known[row] = len(blocks)
+        if cells:
+            where, what = upload(list(zip(*cells, strict=True)), self.table.device).unbind()
+            self.table.view(-1).index_copy_(0, where, what)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows start .. stop of a call that are positions of one request, which sees `width` blocks."""
+
+    start: int
+    stop: int
+    row: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -23,89 +62,106 @@ class Call:
     """Rows of a call: single positions first, then fillers, then pieces of prompts.
 
     Attributes:
-        runs: Whose positions, in the order of the rows.
-        lanes: (N,) int64.
-        settings: Sizes.
+        runs: Whose positions, in the order of the rows, without the fillers.
+        starts: The first row of each run.
+        single: Rows that are single positions or fillers.
+        width: Blocks that they look at, at most.
+        pieces: The other rows.
+        numbers: (6, N) int64: lane, position, place inside of a slot, loops done, whether no loop
+            follows, row of the block table.
     """
 
     runs: Sequence[Run]
-    lanes: Tensor
-    settings: EngineConfig
+    starts: Sequence[int]
+    single: int
+    width: int
+    pieces: tuple[Piece, ...]
+    numbers: Tensor
 
     @classmethod
-    def of(cls, runs: Iterable[Run], settings: EngineConfig, device: torch.device) -> "Call":
+    def of(cls, runs: Sequence[Run], settings: EngineConfig, device: torch.device) -> "Call":
         """The call for `runs`, filled up to one of the settings' sizes."""
-        given = list(runs)
-        count = sum(len(run.lanes) for run in given)
-        filler = Run(NOBODY, 0, [settings.lanes], [0], 0)
-        spare = [filler] * (settings.bucket(count) - count)
-        single = [run for run in given if len(run.lanes) == 1]
-        ordered = [*single, *spare, *(run for run in given if len(run.lanes) > 1)]
-        lanes = upload([lane for run in ordered for lane in run.lanes], device)
-        return cls(ordered, lanes, settings)
+        size = settings.block_size
+        single = [run for run in runs if len(run.lanes) == 1]
+        longer = [run for run in runs if len(run.lanes) > 1]
+        count = len(single) + sum(len(run.lanes) for run in longer)
+        spare = settings.bucket(count) - count
+        lanes = [run.lanes[0] for run in single] + [settings.lanes] * spare
+        where = [run.positions[0] for run in single] + [0] * spare
+        write = [place(run.track, run.positions[0], size) for run in single]
+        write += [nowhere(settings.blocks, size)] * spare
+        loops = [run.loop for run in single] + [0] * spare
+        last = [run.last for run in single] + [True] * spare
+        rows = [run.track.row for run in single] + [settings.rows] * spare
+        width = max(where, default=0) // size + 1
+        if settings.buckets:  # few shapes here, too
+            width = 1 << (width - 1).bit_length()
+        alone, starts, pieces = len(lanes), list(range(len(single))), []
+        for run in longer:
+            start, n = len(lanes), len(run.lanes)
+            lanes += run.lanes
+            where += run.positions
+            write += [place(run.track, at, size) for at in run.positions]
+            loops += [run.loop] * n
+            last += [run.last] * n
+            rows += [run.track.row] * n
+            starts.append(start)
+            pieces.append(Piece(start, start + n, run.track.row, where[-1] // size + 1))
+        numbers = upload([lanes, where, write, loops, last, rows], device, torch.int64)
+        return cls([*single, *longer], starts, alone, width, tuple(pieces), numbers)
 
     @property
-    def device(self) -> torch.device:
-        """Where the tensors are."""
-        return self.lanes.device
+    def lanes(self) -> Tensor:
+        """(N,)."""
+        return self.numbers[0]
 
-    def column(self, number: Callable[[Run], Sequence[int]]) -> Tensor:
-        """A number of each row, (N,) int64."""
-        return upload([value for run in self.runs for value in number(run)], self.device)
+    @property
+    def positions(self) -> Tensor:
+        """(N,)."""
+        return self.numbers[1]
 
-    def starts(self) -> list[int]:
-        """The first row of each run."""
-        at, found = 0, []
-        for run in self.runs:
-            found.append(at)
-            at += len(run.lanes)
-        return found
+    @property
+    def loops(self) -> Tensor:
+        """(N,), loops done."""
+        return self.numbers[3]
 
-    def view(self) -> View:
-        """Where the rows write, and what they look at: single rows together, runs by themselves."""
-        size = self.settings.block_size
-        write = self.column(lambda run: places(run, size))
-        single = sum(len(run.lanes) == 1 for run in self.runs)
-        glances = [self._singles(single)] if single else []
-        glances += [
-            self._together(run, start)
-            for run, start in zip(self.runs[single:], self.starts()[single:], strict=True)
-        ]
-        return View(write, glances)
+    @property
+    def last(self) -> Tensor:
+        """(N, 1) boolean, whether no loop follows."""
+        return self.numbers[4].unsqueeze(1).bool()
 
-    def _singles(self, count: int) -> Glance:
-        runs, size = self.runs[:count], self.settings.block_size
-        ends = [run.positions[0] + 1 for run in runs]
-        width = -(-max(ends) // size)
-        if self.settings.buckets:  # few shapes here, too
-            width = 1 << (width - 1).bit_length()
-        tables = [run.track.blocks[:width] for run in runs]
-        blocks = upload([[*t, *[0] * (width - len(t))] for t in tables], self.device)
-        lengths = upload(ends, self.device)
-        rows = slice(0, count)
-        if self.device.type == "cuda":
-            return Glance(rows, blocks, AttentionContext(NO_TABLES, lengths=lengths))
-        keys = torch.arange(width * size, device=self.device)
-        mask = (keys < lengths.unsqueeze(1))[:, None, None]
-        return Glance(rows, blocks, AttentionContext(NO_TABLES, causal=False, mask=mask))
+    def view(self, tables: BlockTables, size: int) -> View:
+        """Where the rows write, and what they look at: single rows together, pieces alone."""
+        glances = [self._singles(tables, size)] if self.single else []
+        for piece in self.pieces:
+            blocks = tables.table[piece.row, : piece.width].unsqueeze(0)
+            mask = _seen(self.positions[piece.start : piece.stop], piece.width * size)
+            context = AttentionContext(NO_ANGLES, causal=False, mask=mask[None, None])
+            glances.append(Glance(slice(piece.start, piece.stop), blocks, context))
+        return View(self.numbers[2], glances)
 
-    def _together(self, run: Run, start: int) -> Glance:
-        size = self.settings.block_size
-        width = -(-(run.positions[-1] + 1) // size)
-        blocks = upload([run.track.blocks[:width]], self.device)
-        keys = torch.arange(width * size, device=self.device)
-        mask = keys <= upload(run.positions, self.device).unsqueeze(1)
-        rows = slice(start, start + len(run.lanes))
-        return Glance(
-            rows, blocks, AttentionContext(NO_TABLES, causal=False, mask=mask[None, None])
-        )
+    def _singles(self, tables: BlockTables, size: int) -> Glance:
+        rows, where = slice(0, self.single), self.positions[: self.single]
+        width = min(self.width, tables.table.shape[1])
+        blocks = tables.table[:, :width].index_select(0, self.numbers[5, : self.single])
+        if where.is_cuda:
+            return Glance(rows, blocks, AttentionContext(NO_ANGLES, lengths=where + 1))
+        mask = _seen(where, width * size)[:, None, None]
+        return Glance(rows, blocks, AttentionContext(NO_ANGLES, causal=False, mask=mask))
+
+    def column(self, of: Callable[[Run], Sequence[int]], filler: int) -> Tensor:
+        """Another number of each row, (N,) int64."""
+        values = [filler] * self.numbers.shape[1]
+        for run, start in zip(self.runs, self.starts, strict=True):
+            values[start : start + len(run.lanes)] = of(run)
+        return upload(values, self.numbers.device)
 
 
-# Queries and keys are turned when the rows are projected; who looks needs no angles.
-NO_TABLES = Rotary(torch.empty(0), torch.empty(0))
+def _seen(positions: Tensor, keys: int) -> Tensor:
+    """(n, keys) boolean: which keys stand at or before each position."""
+    return torch.arange(keys, device=positions.device) <= positions.unsqueeze(1)
 
 
-def places(run: Run, size: int) -> list[int]:
-    """Where each position of a run writes inside of a slot: block * size + offset."""
-    blocks = run.track.blocks
-    return [blocks[at // size] * size + at % size for at in run.positions]
+def place(track: Track, at: int, size: int) -> int:
+    """Where a position writes inside of a slot: block * size + offset."""
+    return track.blocks[at // size] * size + at % size

@@ -149,7 +149,7 @@ class Engine:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self) -> list[Event]:
         """Finish what has left the loop, let others in, and run one loop of all that are in it."""
         events, self._ended = self._ended, []
@@ -210,7 +210,7 @@ class Engine:
         chosen = choose(landing.logits, [writer.row for writer in writers])
         wanted = [writer.asked.sampling.logprobs for writer in writers]
         logprobs = token_logprobs(landing.logits, chosen, wanted)
-        sound = landing.logits.isfinite().all(-1)
+        sound = landing.logits.sum(-1).isfinite()  # a tenth of the time that each by itself takes
         tokens, numbers = torch.stack((chosen, sound.to(chosen.dtype))).tolist()
         events = []
         for i, run in enumerate(speaking):

@@ -91,7 +91,7 @@ class Track:
         return len(self.tokens) // size + 1 - len(self.blocks)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Run:
     """Positions of one request in one call.
 

@@ -1,5 +1,6 @@
 """Lanes: where positions stand between two loops, and the account of their loops so far."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -17,8 +18,17 @@ from open_mythos.nn.loop.halting import TABLES, HaltingLedger
 from open_mythos.nn.loop.readout import ActMean, LastState, Readout
 
 
-# Exits that ask which loop it is only to know whether it is the first.
-UNCOUNTED: tuple[type[Criterion], ...] = (Act, Gate, KL, Entropy, Stability, Latent, Acceleration)
+# What exits remember before the first loop, such that it goes as if there were nothing: a score
+# that is no number lets nobody go. Those named here do not ask which loop it is.
+START: dict[type[Criterion], tuple[float, ...]] = {
+    Act: (0.0,),
+    Gate: (1.0,),
+    Stability: (-1, 0.0),
+    Acceleration: (math.nan, math.nan),
+    Latent: (),
+    KL: (),
+    Entropy: (),
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Party:
 
     Attributes:
         leave: How they leave early; None: as the readout says.
-        loop: Loops done; where nobody counts them, 1 for any number but 0.
+        loop: Loops done; where nobody counts them, 1.
         rows: (n,) int64, which rows of the call; None: all.
     """
 
@@ -38,7 +48,7 @@ class Party:
 
 def counted(rule: Exit, loop: int) -> int:
     """Loops done, as far as they make a difference to an exit."""
-    return min(loop, 1) if type(rule) in UNCOUNTED else loop
+    return 1 if type(rule) in START else loop
 
 
 class Lanes:
@@ -89,6 +99,10 @@ class Lanes:
         """Keep (n, 1, ...) for `lanes` (n,)."""
         self.tables[name].index_copy_(0, lanes, rows.squeeze(1))
 
+    def clear(self) -> None:
+        """Let the spare lane's state start anew: looped for ever it would grow past all numbers."""
+        self.tables["h"][self.spare].zero_()
+
     def open(self, lanes: Tensor, **rows: Tensor) -> None:
         """Positions that enter the loop: their state, their input and their angles."""
         for name, tensor in rows.items():
@@ -96,6 +110,11 @@ class Lanes:
         for name in ("exited", *TABLES):
             if name in self.tables:
                 self.tables[name].index_fill_(0, lanes, 0)
+        for kind, tables in self._kept.items():
+            for table, start in zip(tables, START.get(kind, ()), strict=False):
+                table.index_fill_(0, lanes, start)
+        if self._log_probs is not None:
+            self._log_probs.index_fill_(0, lanes, math.nan)
 
     def account(self, party: Party, lanes: Tensor, h: Tensor) -> Readout:
         """The readout of rows in `lanes` (n,), whose states are `h` (n, 1, width)."""
@@ -112,8 +131,8 @@ class Lanes:
             return inner
         rule, known = party.leave.exit, party.loop > 0
         exited = self.take("exited", lanes)
-        kept = self._kept.get(_kind(rule), ()) if known else ()
-        before = self._log_probs if known and rule.predictions > 1 else None
+        kept = self._remembered(rule) if known else ()
+        before = self._predicted() if known and rule.predictions > 1 else None
         return Exiting(
             inner=inner,
             leave=party.leave,
@@ -125,6 +144,32 @@ class Lanes:
             kept=tuple(t.index_select(0, lanes).unsqueeze(1) for t in kept),
             log_probs=None if before is None else before.index_select(0, lanes).unsqueeze(1),
         )
+
+    def _remembered(self, rule: Exit) -> tuple[Tensor, ...]:
+        """What exits of this kind remember, made as it is before the first loop."""
+        kind = type(rule)
+        if kind in START and kind not in self._kept:
+            h = self.tables["h"]
+            real = torch.float64 if h.dtype == torch.float64 else torch.float32
+            shapes = [()] * len(START[kind])
+            types = [torch.int64 if start == -1 else real for start in START[kind]]
+            if kind is Acceleration:
+                shapes[0] = (self.cfg.dim,)
+            parts = zip(shapes, types, START[kind], strict=True)
+            self._kept[kind] = tuple(
+                torch.full((len(h), *shape), start, dtype=dtype, device=h.device)
+                for shape, dtype, start in parts
+            )
+        return self._kept.get(_kind(rule), ())
+
+    def _predicted(self) -> Tensor:
+        """Predictions of the loop before, (lanes + 1, vocab)."""
+        if self._log_probs is None:
+            h = self.tables["h"]
+            real = torch.float64 if h.dtype == torch.float64 else torch.float32
+            shape = (len(h), self.cfg.vocab_size)
+            self._log_probs = torch.full(shape, math.nan, dtype=real, device=h.device)
+        return self._log_probs
 
     def keep(self, account: Readout, lanes: Tensor) -> None:
         """What an account has become."""
@@ -142,9 +187,7 @@ class Lanes:
         for table, rows in zip(self._kept.get(kind, ()), account.kept, strict=False):
             table.index_copy_(0, lanes, rows.squeeze(1))
         if account.log_probs is not None:
-            if self._log_probs is None:
-                self._log_probs = self._like(account.log_probs)
-            self._log_probs.index_copy_(0, lanes, account.log_probs.squeeze(1))
+            self._predicted().index_copy_(0, lanes, account.log_probs.squeeze(1))
 
     def _like(self, rows: Tensor) -> Tensor:
         return rows.new_zeros(self.spare + 1, *rows.shape[2:])

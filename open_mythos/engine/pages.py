@@ -91,12 +91,20 @@ class PagedSlot(LookedUp):
         return attn.mix(q, seen, glance.context)
 
 
+def nowhere(blocks: int, size: int) -> int:
+    """Where in a slot of so many blocks is written what nobody looks at."""
+    return (blocks + 1) * size
+
+
 class Pages:
     """The cache of all requests: blocks of `size` positions, in every layer and in every loop.
 
+    Block 0 is never written: tables are filled up with it. Behind the last block is one that is
+    never looked at: who must write somewhere writes there.
+
     Attributes:
-        around: Entries of prelude and coda, (layers * (blocks + 1), size, ...).
-        inside: Entries of the core's layers by loop, (slots * (blocks + 1), size, ...).
+        around: Entries of prelude and coda, (layers * (blocks + 2), size, ...).
+        inside: Entries of the core's layers by loop, (slots * (blocks + 2), size, ...).
         slots: Loops that have keys of their own.
     """
 
@@ -104,7 +112,7 @@ class Pages:
         self, cfg: MythosConfig, blocks: int, size: int, n_loops: int, like: Tensor
     ) -> None:
         """Zeros like `like`: what nobody wrote is seen, at weight 0."""
-        self.cfg, self.size, self.per_slot = cfg, size, blocks + 1
+        self.cfg, self.size, self.per_slot = cfg, size, blocks + 2
         self.slots = cfg.loop_slots(n_loops)
         layers = cfg.prelude_layers + cfg.coda_layers
 
@@ -138,7 +146,7 @@ class Pages:
         """
         if self.cfg.kv == "per_loop":
             return PagedSlot(self.inside, loops * self.per_slot, self.size, view)
-        first = view.write * (loops == 0)  # the others write to block 0, which is nobody's
+        first = torch.where(loops == 0, view.write, nowhere(self.per_slot - 2, self.size))
         return PagedSlot(self.inside, loops.new_zeros(1), self.size, View(first, view.glances))
 
     def deepen(self, left: Sequence[tuple[int, int, int]]) -> None:

@@ -7,10 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from open_mythos.engine.call import Call, places
+from open_mythos.engine.call import BlockTables, Call, place
 from open_mythos.engine.flight import Run
 from open_mythos.engine.lanes import Accounts, Lanes, Party, counted
-from open_mythos.engine.pages import Pages
+from open_mythos.engine.pages import Pages, View
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.attention.context import AttentionContext
@@ -59,6 +59,8 @@ class Runner:
         self.pages = Pages(cfg, settings.blocks, settings.block_size, self.n_loops, weight.detach())
         width = cfg.dim * model.recurrent.injection.streams
         self.lanes = Lanes(cfg, settings.lanes, width, weight.detach())
+        longest = min(cfg.max_seq_len, settings.blocks * settings.block_size)
+        self.tables = BlockTables(settings.rows, -(-longest // settings.block_size), self.device)
         self.refresh()
 
     @torch.no_grad()
@@ -75,10 +77,10 @@ class Runner:
     def enter(self, runs: Sequence[Run]) -> None:
         """Embed positions, run the prelude, and put them where the loop starts."""
         call, model = self._call(runs), self.model
-        ids = call.column(lambda run: [run.track.tokens[at] for at in run.positions])
-        where = call.column(lambda run: run.positions).unsqueeze(1)
+        ids = call.column(lambda run: [run.track.tokens[at] for at in run.positions], 0)
+        where = call.positions.unsqueeze(1)
         angles = rotary(where, model.cfg.rope_dim, model.cfg.rope_theta)
-        view = call.view()
+        view = self._view(call)
         slots = [self.pages.prelude(i, view) for i in range(len(model.prelude))]
         x = model.embed(ids).unsqueeze(1)
         x = run_blocks(model.prelude, x, AttentionContext(angles), slots)
@@ -102,21 +104,21 @@ class Runner:
 
     def _turn(self, runs: Sequence[Run]) -> list[list[bool]]:
         call, loop = self._call(runs), self.model.recurrent
-        loops = call.column(lambda run: [run.loop] * len(run.lanes))
         before = self.lanes.take("h", call.lanes)
         h, told, _ = loop.turn(
             before,
             self.lanes.take("e", call.lanes),
             cast("Any", self._accounts(call, before)),
-            self._tick(call, loops),
+            self._tick(call),
             self._context(call),
-            self.pages.loop(loops, call.view()),
+            self.pages.loop(call.loops, self._view(call)),
             coefficients=self.constants.coefficients,
             observed=False,
         )
         accounts = cast("Accounts", told)
         self.lanes.put("h", call.lanes, h)
         self.lanes.put("value", call.lanes, accounts.value)
+        self.lanes.clear()
         leaves = self.model.cfg.readout != "last" or any(run.track.leave for run in runs)
         if not (self.early and leaves):
             return [[False] * len(run.lanes) for run in runs]
@@ -127,14 +129,13 @@ class Runner:
         size = self.settings.block_size
         by_track: dict[int, list[bool]] = {}
         shown: list[tuple[int, int, int]] = []
-        for run, start in zip(call.runs, call.starts(), strict=True):
+        for run, start in zip(call.runs, call.starts, strict=True):
             leaving = list(flags[start : start + len(run.lanes)])
             by_track[run.track.id] = leaving
-            if run.track.id >= 0:
-                end = run.track.n_loops
+            if any(leaving):
                 shown += [
-                    (place, run.loop + 1, end)
-                    for place, gone in zip(places(run, size), leaving, strict=True)
+                    (place(run.track, at, size), run.loop + 1, run.track.n_loops)
+                    for at, gone in zip(run.positions, leaving, strict=True)
                     if gone
                 ]
         self.pages.deepen(shown)
@@ -143,13 +144,13 @@ class Runner:
     def land(self, runs: Sequence[Run]) -> "Landing":
         """The coda for flights that have left the loop, and the logits that somebody reads."""
         call, model = self._call(runs), self.model
-        view = call.view()
+        view = self._view(call)
         x = model.recurrent.injection.gathered(self.lanes.take("value", call.lanes))
         slots = [self.pages.coda(i, view) for i in range(len(model.coda))]
         x = run_blocks(model.coda, x, self._context(call), slots)
         rows = {
             run.track.id: slice(start, start + len(run.lanes))
-            for run, start in zip(call.runs, call.starts(), strict=True)
+            for run, start in zip(call.runs, call.starts, strict=True)
         }
         whole = {
             run.track.id: model.head(model.norm(x[rows[run.track.id]])).squeeze(1)
@@ -165,34 +166,28 @@ class Runner:
     # -- parts of a call -------------------------------------------------------------------------
 
     def _call(self, runs: Sequence[Run]) -> Call:
+        self.tables.follow(runs)
         return Call.of(runs, self.settings, self.device)
+
+    def _view(self, call: Call) -> View:
+        return call.view(self.tables, self.settings.block_size)
 
     def _context(self, call: Call) -> AttentionContext:
         cos, sin = (self.lanes.take(name, call.lanes) for name in ("cos", "sin"))
         return AttentionContext(Rotary(cos, sin))
 
-    def _tick(self, call: Call, loops: Tensor) -> Tick:
+    def _tick(self, call: Call) -> Tick:
         """What tells the rows' loops apart; what they have of their own is that of the first."""
-        last = call.column(lambda run: [run.last] * len(run.lanes)).unsqueeze(1).bool()
-        signals = None if self._signals is None else self._signals.index_select(0, loops)
-        scales = None if self._scales is None else self._scales.index_select(0, loops)
-        own = self.constants.ticks[next(run.loop for run in call.runs if run.track.id >= 0)].own
-        return Tick(signals, scales, last, own)
+        signals = None if self._signals is None else self._signals.index_select(0, call.loops)
+        scales = None if self._scales is None else self._scales.index_select(0, call.loops)
+        return Tick(signals, scales, call.last, self.constants.ticks[call.runs[0].loop].own)
 
     def _accounts(self, call: Call, before: Tensor) -> Accounts:
         """The accounts of the rows, those that are kept in one way together."""
-        rows: dict[tuple[int, int], list[int]] = {}
-        leaves: dict[int, Leave | None] = {}
-        for run, start in zip(call.runs, call.starts(), strict=True):
-            leave = run.track.leave
-            leaves[id(leave)] = leave
-            key = (id(leave), 0 if leave is None else counted(leave.exit, run.loop))
-            rows.setdefault(key, []).extend(range(start, start + len(run.lanes)))
-        parties = [
-            Party(leaves[which], loop, None if len(rows) == 1 else upload(numbers, self.device))
-            for (which, loop), numbers in rows.items()
-        ]
-        gated = any(leave.exit.gated for leave in leaves.values() if leave is not None)
+        parties = [Party(None, 0)]
+        if any(run.track.leave is not None for run in call.runs):
+            parties = self._parties(call)
+        gated = any(p.leave.exit.gated for p in parties if p.leave is not None)
         return Accounts(
             lanes=self.lanes,
             index=call.lanes,
@@ -200,5 +195,21 @@ class Runner:
             before=before,
             asks=gated or self.model.cfg.readout != "last",
             value=torch.empty_like(before),
-            left=torch.zeros_like(call.lanes, dtype=torch.bool).unsqueeze(1),
+            left=torch.zeros_like(call.last),
         )
+
+    def _parties(self, call: Call) -> list[Party]:
+        rows: dict[tuple[int, int], list[int]] = {}
+        leaves: dict[int, Leave | None] = {}
+        for run, start in zip(call.runs, call.starts, strict=True):
+            leave = run.track.leave
+            leaves[id(leave)] = leave
+            key = (id(leave), 0 if leave is None else counted(leave.exit, run.loop))
+            rows.setdefault(key, []).extend(range(start, start + len(run.lanes)))
+        if len(rows) == 1:  # fillers go along, whatever is thought of them
+            ((which, loop),) = rows
+            return [Party(leaves[which], loop)]
+        return [
+            Party(leaves[which], loop, upload(numbers, self.device))
+            for (which, loop), numbers in rows.items()
+        ]

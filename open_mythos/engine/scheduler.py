@@ -245,6 +245,8 @@ def _age(track: Track) -> int:
 
 def _run(track: Track, flight: Flight) -> Run:
     """Those of a flight that are still going."""
+    if len(flight.lanes) == 1:
+        return Run(track, flight.first, flight.lanes, (flight.first,), flight.loops)
     going = [i for i, left in enumerate(flight.left) if not left]
     return Run(
         track=track,
