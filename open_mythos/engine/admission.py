@@ -99,7 +99,7 @@ class Admission:
             raise InputError("exit 'oracle' knows the answers of one pass; an engine has none")
         if type(leave.exit) is Fixed:  # the same as so many loops
             return min(loops, int(leave.exit.threshold)), None
-        return loops, self._leaves.setdefault(_exit_name(leave.exit), leave)
+        return loops, leave
 
     def _most(self, request: Request) -> int:
         """Tokens to add at most."""
@@ -119,6 +119,8 @@ class Admission:
     def admit(self, request: Request, number: int) -> list[tuple[Writer, Track]]:
         """A writer and a track for each continuation of a checked request."""
         loops, leave = self._depth(request)
+        if leave is not None:
+            leave = self._leaves.setdefault(_exit_name(leave.exit), leave)
         asked, eos = request.sampling, getattr(self.tokenizer, "eos_id", None)
         seed = fresh_seed() if asked.seed is None else asked.seed
         named = leave is None or isinstance(leave.exit, Criterion)

@@ -33,6 +33,7 @@ class Engine:
         runner: The model, and all tensors.
         scheduler: Who runs.
         counters: What was done so far.
+        moved: Whether the last step did anything.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Engine:
         self._tracks: dict[int, list[Track]] = {}  # by request
         self._numbers = 0
         self._ended: list[Event] = []
+        self.moved = False
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -167,6 +169,7 @@ class Engine:
             self.scheduler.turned(going, self.runner.turn(going))
             self.counters.turns += 1
             self.counters.positions += sum(len(run.lanes) for run in going)
+        self.moved = bool(events or landing or entering or going)
         return events
 
     def run(self) -> Iterator[Event]:

@@ -57,14 +57,16 @@ class Scheduler:
         """Flights that start now: the next position or piece of everybody who has none under way.
 
         Requests that run come first, then those that wait, as long as there is a row and their
-        tokens fit beside what the others still need.
+        tokens fit beside what the others still need. Those that rest make room for them.
         """
         for track in list(self.running):
             self._start(track)
-        while self._rows:
+        while True:
             track = next((track for track in self.waiting if not track.held), None)
-            if track is None or not self._affordable(track):
+            if track is None or not (self._fits(track) or self._clear()):
                 break
+            if not self._fits(track):
+                continue
             self.waiting.remove(track)
             track.row = self._rows.pop()
             insort(self.running, track, key=_age)
@@ -143,10 +145,17 @@ class Scheduler:
 
     # -- blocks ----------------------------------------------------------------------------------
 
-    def _affordable(self, track: Track) -> bool:
-        """Whether a request's tokens fit beside what those that run still lack."""
-        if not self.running:
-            return True
+    def _clear(self) -> bool:
+        """Let the youngest of those that rest make room; whether there was one."""
+        resting = [track for track in self.running if track.held and track.flight is None]
+        if resting:
+            self.preempt(resting[-1])
+        return bool(resting)
+
+    def _fits(self, track: Track) -> bool:
+        """Whether there is a row, and a request's tokens fit beside what those that run lack."""
+        if not self._rows or not self.running:
+            return bool(self._rows)
         size = self.settings.block_size
         fresh = track.missing(size)
         for index in range(self._shareable(track)):

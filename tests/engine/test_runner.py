@@ -1,0 +1,64 @@
+"""The runner's stages, called by hand, against a pass of the model."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from open_mythos.engine.flight import Run, Track
+from open_mythos.engine.runner import Runner
+
+
+def going(track: Track, lanes: list[int], first: int, loop: int = 0) -> Run:
+    return Run(track, first, lanes, list(range(first, first + len(lanes))), loop)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("buckets", [(), (8, 16)])
+def test_two_texts_half_a_loop_apart_say_what_each_says_alone(
+    build: Any, sizes: Any, attn_type: str, buckets: tuple[int, ...]
+) -> None:
+    model = build(attn_type=attn_type, readout="last")
+    runner = Runner(model, sizes(buckets=buckets))
+    texts = [[1, 2, 3, 4, 5], [6, 7, 8, 9]]
+    a = Track(0, texts[0], 3, None, row=0, blocks=[3, 1])
+    b = Track(1, texts[1], 2, None, row=1, blocks=[2])
+    first, second = [4, 5, 6, 7, 8], [9, 10, 11, 0]
+    runner.enter([going(a, first, 0)])
+    runner.turn([going(a, first, 0)])
+    runner.enter([going(b, second, 0)])
+    runner.turn([going(b, second, 0), going(a, first, 0, 1)])
+    runner.turn([going(a, first, 0, 2), going(b, second, 0, 1)])
+    said = runner.land([going(a, first, 0, 3), going(b, second, 0, 2)])
+    assert said.logits is not None
+    for i, loops in enumerate((3, 2)):
+        want = model(torch.tensor([texts[i]]), loops)[0, -1]
+        assert torch.allclose(said.logits[i], want, atol=1e-10)
+
+
+@torch.no_grad()
+def test_logits_are_formed_where_somebody_reads_them(build: Any, sizes: Any) -> None:
+    model = build(readout="last")
+    runner = Runner(model, sizes())
+    track = Track(0, [1, 2, 3, 4, 5], 1, None, row=0, blocks=[1, 2], whole=True)
+    piece = going(track, [4, 5, 6, 7], 0)
+    for stage in (runner.enter, runner.turn):
+        stage([piece])
+    said = runner.land([piece])
+    assert said.logits is None  # it does not end with the last token
+    want = model(torch.tensor([track.tokens]), 1)[0]
+    assert torch.allclose(said.whole[0], want[:4], atol=1e-10)
+
+
+@torch.no_grad()
+def test_constants_follow_the_weights_when_told(build: Any, sizes: Any) -> None:
+    model = build()
+    runner = Runner(model, sizes())
+    before = [t.clone() for t in runner.constants.tensors()]
+    for parameter in model.recurrent.parameters():
+        parameter.mul_(1.5)
+    kept = runner.constants.tensors()
+    assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))
+    runner.refresh()
+    now = runner.constants.tensors()
+    assert not all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
