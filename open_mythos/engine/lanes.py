@@ -20,7 +20,7 @@ from open_mythos.nn.loop.readout import ActMean, LastState, Readout
 
 # What exits remember before the first loop, such that it goes as if there were nothing: a score
 # that is no number lets nobody go. Those named here do not ask which loop it is.
-START: dict[type[Criterion], tuple[float, ...]] = {
+START: dict[object, tuple[float, ...]] = {
     Act: (0.0,),
     Gate: (1.0,),
     Stability: (-1, 0.0),
@@ -151,7 +151,7 @@ class Lanes:
         if kind in START and kind not in self._kept:
             h = self.tables["h"]
             real = torch.float64 if h.dtype == torch.float64 else torch.float32
-            shapes = [()] * len(START[kind])
+            shapes: list[tuple[int, ...]] = [()] * len(START[kind])
             types = [torch.int64 if start == -1 else real for start in START[kind]]
             if kind is Acceleration:
                 shapes[0] = (self.cfg.dim,)

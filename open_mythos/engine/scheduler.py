@@ -62,9 +62,10 @@ class Scheduler:
         for track in list(self.running):
             self._start(track)
         while True:
-            track = next((track for track in self.waiting if not track.held), None)
-            if track is None or not (self._fits(track) or self._clear()):
+            ready = [track for track in self.waiting if not track.held][:1]
+            if not ready or not (self._fits(ready[0]) or self._clear()):
                 break
+            (track,) = ready
             if not self._fits(track):
                 continue
             self.waiting.remove(track)
@@ -224,12 +225,14 @@ class Scheduler:
                     flight.left[position - run.first] = flight.loops
 
     def landing(self) -> list[Run]:
-        """Flights that have left the loop as a whole."""
-        flights = [(track, track.flight) for track in self.running]
+        """Flights that have left the loop as a whole, once they are worth a call."""
+        flights = [(track, track.flight) for track in self.running if track.flight is not None]
+        landed = [(track, flight) for track, flight in flights if flight.landed]
+        if len(landed) < min(self.settings.gather * len(flights), len(flights)):
+            return []
         return [
             Run(track, flight.first, flight.lanes, range(flight.first, flight.end), flight.loops)
-            for track, flight in flights
-            if flight is not None and flight.landed
+            for track, flight in landed
         ]
 
     def land(self, track: Track) -> int:

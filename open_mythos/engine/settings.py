@@ -17,6 +17,8 @@ class EngineConfig:
             pieces of at most so many, between which others go on.
         n_loops: Most loops that a request may ask for, and what it gets by default; None is the
             model's max_loop_iters.
+        gather: Share of those under way that must have left the loop before they go on: prelude
+            and coda cost little more for many than for few, and who waits for them does not loop.
         queue: Requests that may wait; more are refused.
         share_prefixes: Whether prompts that start alike share blocks.
         buckets: Numbers of positions that a call is filled up to, ascending: shapes of which there
@@ -28,6 +30,7 @@ class EngineConfig:
     rows: int = 64
     chunk: int = 256
     n_loops: int | None = None
+    gather: float = 0.25
     queue: int = 1024
     share_prefixes: bool = True
     buckets: tuple[int, ...] = ()
@@ -42,6 +45,8 @@ class EngineConfig:
             raise ConfigError(f"engine.n_loops is {loops!r}; it must be an int, or None")
         if loops is not None and loops < 1:
             raise ConfigError(f"engine.n_loops is {loops}; it must be at least 1, or None")
+        if not 0.0 <= self.gather <= 1.0:
+            raise ConfigError(f"engine.gather is {self.gather}; it must lie in [0, 1]")
         if self.chunk < self.block_size:
             raise ConfigError(
                 f"engine.chunk is {self.chunk}, block_size {self.block_size}; a piece of a prompt "

@@ -102,7 +102,8 @@ def test_only_what_computes_the_same_shares_a_root(build: Any, sizes: Any) -> No
     )
     assert len({*same, *others}) == 6
     assert roots(admission, Request([1], exit="kl")) == [others[1]]
-    assert roots(Admission(build(**ROOM), None, sizes(blocks=64, share_prefixes=False)), Request([1])) == [None]
+    lonely = Admission(build(**ROOM), None, sizes(blocks=64, share_prefixes=False))
+    assert roots(lonely, Request([1])) == [None]
 
 
 def test_an_exit_of_the_users_own_shares_nothing(build: Any, sizes: Any) -> None:
@@ -110,7 +111,8 @@ def test_an_exit_of_the_users_own_shares_nothing(build: Any, sizes: Any) -> None
         def done(self, seen: Any) -> torch.Tensor:
             return torch.ones_like(seen.after[..., 0], dtype=torch.bool)
 
-    assert roots(Admission(build(**ROOM), None, sizes(blocks=64)), Request([1], exit=Now())) == [None]
+    admission = Admission(build(**ROOM), None, sizes(blocks=64))
+    assert roots(admission, Request([1], exit=Now())) == [None]
 
 
 def test_equal_exits_are_one_object_while_they_are_used(build: Any, sizes: Any) -> None:

@@ -10,8 +10,8 @@ def test_names_follow_from_all_tokens_and_the_root() -> None:
     a, b = root_name("one", 3), root_name("one", 4)
     assert a == root_name("one", 3) != b
     assert block_name(a, [1, 2]) == block_name(a, (1, 2))
-    others = {block_name(b, [1, 2]), block_name(a, [2, 1]), block_name(a, [1]), block_name(a, [513])}
-    assert len({block_name(a, [1, 2]), *others}) == 5
+    texts = [[1, 2], [2, 1], [1], [513]]
+    assert len({block_name(b, [1, 2]), *(block_name(a, text) for text in texts)}) == 5
     assert block_name(block_name(a, [1]), [2]) != block_name(block_name(a, [2]), [2])
 
 

@@ -1,7 +1,7 @@
 """Engines against `model.generate` for each request alone: any company, any order, any depth."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -123,8 +123,8 @@ def test_draws_follow_from_the_seed_whatever_the_company(build: Any, ask: Any, s
     crowd = [(0, others[0]), (0, others[1]), (3, request), (5, others[2])]
     assert serve(Engine(model, settings=sizes(blocks=10)), crowd)[2] == lone
     assert len(set(lone.tokens)) > 2
-    other = serve(Engine(model, settings=sizes()), [(0, ask([1, 2, 3], 8, 2, **warm | {"seed": 4}))])
-    assert other[0].tokens != lone.tokens
+    reseeded = ask([1, 2, 3], 8, 2, **warm | {"seed": 4})
+    assert serve(Engine(model, settings=sizes()), [(0, reseeded)])[0].tokens != lone.tokens
 
 
 def test_continuations_differ_and_share_their_prompt(build: Any, ask: Any, sizes: Any) -> None:
@@ -175,7 +175,7 @@ def test_text_comes_as_it_is_certain_and_ends_where_told(
 ) -> None:
     words = ByteTokenizer()
     model = OpenMythos(tiny_config(vocab_size=words.vocab_size)).double().eval()
-    only = {token: 100.0 for token in words.encode("ab")}
+    only = dict.fromkeys(words.encode("ab"), 100.0)
     sampling = SamplingParams(max_tokens=16, logit_bias=only, stop=("aab", "bba"), seed=2)
     engine = Engine(model, words, sizes())
     ((said,),) = engine.complete([Request(words.encode("x"), sampling)])
@@ -218,9 +218,7 @@ def test_who_rests_gets_nothing_until_he_goes_on(
     assert [event.token for event in (first, *rest)] == alone(model, request)
 
 
-def test_a_full_queue_is_busy_and_complete_waits_for_room(
-    build: Any, ask: Any, sizes: Any
-) -> None:
+def test_a_full_queue_is_busy_and_complete_waits_for_room(build: Any, ask: Any, sizes: Any) -> None:
     engine = Engine(build(), settings=sizes(queue=2))
     for i in range(2):
         engine.add(ask([i], 2))
@@ -250,9 +248,7 @@ def test_what_is_no_number_ends_with_an_error_and_spoils_nobody(
     assert [event.token for event in _run(engine, request)] == want
 
 
-def test_weights_change_between_requests_only(
-    build: Any, ask: Any, alone: Any, sizes: Any
-) -> None:
+def test_weights_change_between_requests_only(build: Any, ask: Any, alone: Any, sizes: Any) -> None:
     model, request = build(), ask([1, 2, 3, 4, 5, 6], 4)
     engine = Engine(model, settings=sizes())
     engine.add(request)

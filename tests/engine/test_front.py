@@ -81,10 +81,12 @@ def test_refusals_come_before_anything_runs(build: Any, ask: Any, sizes: Any) ->
         async with front:
             with pytest.raises(InputError, match="empty"):
                 await front.open(ask([], 2))
-            streams = [await front.open(ask([i], 12)) for i in range(1)]
-            with pytest.raises(BusyError, match="queue"):  # before a step has made room, or after
-                for i in range(8):
-                    streams.append(await front.open(ask([i], 12)))
+            streams = [await front.open(ask([1], 12))]
+            while (await front.stats()).waiting:  # it has the only row soon
+                await asyncio.sleep(0)
+            streams.append(await front.open(ask([2], 12)))
+            with pytest.raises(BusyError, match="queue"):
+                await front.open(ask([3], 12))
             draining = asyncio.create_task(front.drain())
             await asyncio.sleep(0)
             with pytest.raises(BusyError, match="about to end"):

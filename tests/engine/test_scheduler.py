@@ -84,6 +84,7 @@ def schedules(draw: st.DrawFn) -> tuple[EngineConfig, int]:
         rows=draw(st.integers(1, 5)),
         chunk=draw(st.integers(size, 12)),
         share_prefixes=draw(st.booleans()),
+        gather=draw(st.sampled_from([0.0, 0.25, 1.0])),
     )
     return sizes, draw(st.integers(0, 10**6))
 
@@ -203,3 +204,18 @@ def test_pieces_of_prompts_end_with_blocks(chunk: int) -> None:
             starts.append(track.flight.first)
     assert all(start % 4 == 0 for start in starts)
     assert max(starts) < 14
+
+
+@pytest.mark.parametrize("gather", [0.0, 0.5, 1.0])
+def test_who_has_left_waits_for_his_share_of_the_others(gather: float) -> None:
+    machine = Machine(EngineConfig(blocks=64, rows=4, gather=gather), 0)
+    for i in range(4):  # of one position each, and of unequal depth
+        machine.limits[i] = 2
+        machine.scheduler.add(Track(i, [i], i + 1, None))
+    landings = []
+    machine.luck.random = lambda: 1.0  # type: ignore[method-assign] -- nobody leaves early
+    while machine.scheduler.tracks:
+        before = len(machine.scheduler.tracks)
+        machine.step()
+        landings.append(before - len(machine.scheduler.tracks))
+    assert [n for n in landings if n] == {0.0: [1, 1, 1, 1], 0.5: [2, 1, 1], 1.0: [4]}[gather]

@@ -17,6 +17,7 @@ from open_mythos.errors import ConfigError
         {"n_loops": 0},
         {"n_loops": "all"},
         {"queue": -1},
+        {"gather": 1.5},
         {"block_size": 16, "chunk": 8},
         {"buckets": (8, 4)},
         {"buckets": (4, 4)},
