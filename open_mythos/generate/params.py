@@ -100,6 +100,11 @@ class SamplingParams:
             raise InputError(
                 f"constraint is {self.constraint!r}; it must be a Constraint(kind, source) or None"
             )
+        if self.constraint is not None and self.ignore_eos:
+            raise InputError(
+                "ignore_eos is True beside a constraint, whose text ends with the end of text; "
+                "drop one"
+            )
 
     @property
     def sampling(self) -> Sampling:

@@ -39,6 +39,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"ignore_eos": 1}, r"ignore_eos is 1.*True or False"),
     ({"logprobs": -1}, r"logprobs is -1.*None"),
     ({"constraint": "json"}, r"constraint is 'json'.*Constraint\(kind"),
+    ({"constraint": Constraint("json"), "ignore_eos": True}, r"ignore_eos.*drop one"),
 ]
 
 
