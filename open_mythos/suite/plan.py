@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 from open_mythos.config.designs import DESIGNS, design
 from open_mythos.config.overrides import to_plain
 from open_mythos.errors import ConfigError, did_you_mean
-from open_mythos.suite.problems import PROBLEMS, Problem
+from open_mythos.suite.problems import GROUPS, MORE, PROBLEMS, Problem
+from open_mythos.suite.untied import UNTIED, typical_loops, untied, without_loops
 from open_mythos.suite.verdict import Trained
 from open_mythos.train.checks import whole
 from open_mythos.train.recipe import DepthConfig, Recipe
@@ -80,8 +81,8 @@ class Cell:
         drawn = int(depth.mean) if depth.kind == "fixed" else depth.max
         return Trained(
             difficulty=task.max_level,
-            loops=granted or drawn,
-            per_level=(granted or 0) // task.max_level,
+            loops=drawn if granted is None else granted + task.most_spare,
+            per_level=0 if task.free else (granted or 0) // task.max_level,
             chance={d: task.chance_at(d) for d in self.difficulties},
         )
 
@@ -120,8 +121,8 @@ def make_plan(
 
     Args:
         size: "cpu", "gpu".
-        tasks: Names of tasks, of either size; empty: the size's own.
-        designs: Names of designs; empty: the size's own.
+        tasks: Names of tasks, of either size, or of groups of them; empty: the size's own.
+        designs: Names of designs, or "untied"; empty: the size's own.
         seeds: How many seeds, from 0 on; 0: as many as the size has.
         steps: Optimizer steps of every training; 0: as the recipes have it.
         device: Where to train and to ask.
@@ -134,12 +135,13 @@ def make_plan(
     whole("seeds", seeds, 0)
     whole("steps", steps, 0)
     known = known_problems(size)
-    names = tasks or PROBLEMS[size]
+    names = [one for name in tasks or PROBLEMS[size] for one in GROUPS.get(name, (name,))]
     problems = {name: found(known, name)() for name in names}
     chosen = tuple(designs or DEFAULT_DESIGNS[size])
     for name in chosen:
-        if name not in DESIGNS:
-            raise ConfigError(f"no design is called {name!r}; {did_you_mean(name, DESIGNS)}")
+        if name not in (*DESIGNS, UNTIED):
+            arms = [*DESIGNS, UNTIED]
+            raise ConfigError(f"no design is called {name!r}; {did_you_mean(name, arms)}")
     cells = [
         cell(problem, name, seed, steps, device)
         for problem in problems.values()
@@ -151,8 +153,12 @@ def make_plan(
 
 def known_problems(size: Size) -> dict[str, Callable[[], Problem]]:
     """Every task by name; where both sizes have one of a name, that of `size`."""
-    others = [known for other, known in PROBLEMS.items() if other != size]
-    return {name: make for known in (*others, PROBLEMS[size]) for name, make in known.items()}
+    tables = [
+        table[of]
+        for of in sorted(PROBLEMS, key=lambda of: of == size)
+        for table in (PROBLEMS, MORE)
+    ]
+    return {name: make for known in tables for name, make in known.items()}
 
 
 def found(known: dict[str, Callable[[], Problem]], name: str) -> Callable[[], Problem]:
@@ -162,7 +168,9 @@ def found(known: dict[str, Callable[[], Problem]], name: str) -> Callable[[], Pr
         ConfigError: If there is none.
     """
     if name not in known:
-        raise ConfigError(f"the suite has no task {name!r}; {did_you_mean(name, known)}")
+        raise ConfigError(
+            f"the suite has no task {name!r}; {did_you_mean(name, [*known, *GROUPS])}"
+        )
     return known[name]
 
 
@@ -181,7 +189,7 @@ def cell(problem: Problem, name: str, seed: int, steps: int, device: str) -> Cel
         design=name,
         recipe=recipe,
         difficulties=problem.difficulties,
-        loops=problem.loops,
+        loops=(1,) if name == UNTIED else problem.loops,
         batches=problem.batches,
     )
 
@@ -189,13 +197,16 @@ def cell(problem: Problem, name: str, seed: int, steps: int, device: str) -> Cel
 def on_design(problem: Problem, name: str) -> Recipe:
     """The problem's recipe with a design's network, trained at one depth if it was published so.
 
-    Where the row does not say its difficulty the loops do, in every design. The core's feed-forward
-    stays that of the problem's base, experts or dense: designs differ in their loops here.
+    "untied" is no design of a loop but the baseline without one. Where the row does not say its
+    difficulty the loops do, in every design. The core's feed-forward stays that of the problem's
+    base, experts or dense: designs differ in their loops here.
     """
+    if name == UNTIED:
+        return untied(problem.recipe)
     base = problem.recipe.model
     model = replace(design(name, base), core_ffn=base.core_ffn)
     recipe = replace(problem.recipe, model=model)
     if name in FIXED_DEPTH and not problem.per_level:
-        mean = max(1, round(recipe.depth.declared_mean))
-        recipe = replace(recipe, depth=DepthConfig(kind="fixed", mean=mean))
+        depth = DepthConfig(kind="fixed", mean=typical_loops(recipe))
+        recipe = replace(recipe, data=without_loops(recipe.data), depth=depth)
     return recipe

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Literal
 
 from open_mythos.data.tasks.task import GeneratedTask
+from open_mythos.train.deep_recipes import BY_NAME, Scale, pointer_64, pointer_timed
 from open_mythos.train.depth_recipes import (
     pointer_16,
     tutorial as tutorial_recipe,
@@ -66,7 +68,8 @@ class Problem:
     @property
     def per_level(self) -> int:
         """Loops that a row is granted for each unit of difficulty; 0 where the row says it all."""
-        return (self.task.loops_for(self.task.max_level) or 0) // self.task.max_level
+        granted = 0 if self.task.free else self.task.loops_for(self.task.max_level) or 0
+        return granted // self.task.max_level
 
 
 def problem(
@@ -186,6 +189,45 @@ def _tutorial(more: dict[str, Recipe]) -> Problem:
     )
 
 
+DEEP_TITLES = {
+    "deep-words": "Products of permutations",
+    "deep-sums": "Sums modulo a number",
+    "deep-parity": "Parity behind a start",
+    "deep-knowledge": "Compositions of known relations",
+    "deep-variables": "Variables assigned to variables",
+    "deep-pointer": "Pointer chasing on a cycle, hops told by a clock",
+    "deep-p-hop": "p-hop induction over 3 symbols",
+}
+
+
+GPU_ASKED, GPU_LOOPS = (1, 2, 4, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+def deep(name: str, scale: Scale) -> Problem:
+    """A task trained on difficulties of up to 8 and asked for up to 32."""
+    tied = name == "deep-p-hop"
+    if scale == "cpu":
+        asked, loops, batches = (4, 8, 16, 32), (8, 32, 64, 128), 4
+    else:
+        asked, loops, batches = GPU_ASKED, GPU_LOOPS, 4
+    found = problem(
+        BY_NAME[name](scale), DEEP_TITLES[name], asked, asked if tied else loops, batches
+    )
+    return replace(found, name=name)
+
+
+def pointer_timed_on_a_gpu() -> Problem:
+    """Pointer chasing over 16 states, hops told by a clock, trained on at most 8."""
+    title = "Pointer chasing over 16 states, hops told by a clock"
+    return problem(pointer_timed(), title, GPU_ASKED, GPU_LOOPS, 4)
+
+
+def pointer_64_on_a_gpu(layout: Literal["pairs", "joint"]) -> Problem:
+    """Pointer chasing over 64 states, trained on at most 8 hops."""
+    hops = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    return problem(pointer_64(layout), "Pointer chasing over 64 states", hops, hops, 1)
+
+
 PROBLEMS: dict[str, Mapping[str, Callable[[], Problem]]] = {
     "cpu": {
         "pointer": pointer,
@@ -205,3 +247,15 @@ PROBLEMS: dict[str, Mapping[str, Callable[[], Problem]]] = {
         "tutorial": tutorial_on_a_gpu,
     },
 }
+
+# Further tasks by size, which only their names, or that of a group, call up.
+MORE: dict[str, Mapping[str, Callable[[], Problem]]] = {
+    "cpu": {name: partial(deep, name, "cpu") for name in BY_NAME},
+    "gpu": {
+        "pointer-64": partial(pointer_64_on_a_gpu, "pairs"),
+        "pointer-64-joint": partial(pointer_64_on_a_gpu, "joint"),
+        "pointer-timed": pointer_timed_on_a_gpu,
+        **{name: partial(deep, name, "gpu") for name in BY_NAME},
+    },
+}
+GROUPS: dict[str, tuple[str, ...]] = {"deep": tuple(BY_NAME)}

@@ -47,7 +47,8 @@ class DataConfig:
         max_hops: Pointer: hops of the hardest batches.
         layout: Pointer: "pairs" (two tokens an entry of the map) or "joint" (one).
         maps: Pointer: "random", "permutation" (one-to-one) or "cycle" (a single one).
-        loops_per_hop: Pointer: loops granted per hop while training.
+        loops_per_hop: Pointer: loops granted per hop while training; 0, where a clock tells the
+            hops: the depth sampler decides.
         length: Parity: bits of the longest strings.
         task: Tasks: settings of the task by name, such as {"digits": 3}; what is left out is as
             the task has it (docs/tasks.md).
@@ -73,9 +74,9 @@ class DataConfig:
     task: dict[str, Setting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "seq_len", "queries", "max_hops", "loops_per_hop", "length")
-        for name in counts:
+        for name in ("batch_size", "seq_len", "queries", "max_hops", "length"):
             whole(f"data.{name}", getattr(self, name), 1)
+        whole("data.loops_per_hop", self.loops_per_hop, 0)
         whole("data.states", self.states, 2)
         if not 0.0 < self.validation_share < 1.0:
             raise ConfigError(

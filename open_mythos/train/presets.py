@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from open_mythos.config.mythos import SEED_LTI_DECAY, MythosConfig
 from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.train.deep_recipes import DEEP_RECIPES
 from open_mythos.train.depth_recipes import DEPTH_RECIPES
 from open_mythos.train.networks import small
 from open_mythos.train.recipe import (
@@ -127,6 +128,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo-task-seed-design": demo_task_seed_design,
     **TASK_RECIPES,
     **DEPTH_RECIPES,
+    **DEEP_RECIPES,
 }
 
 

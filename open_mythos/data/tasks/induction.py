@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from open_mythos.data.batch import IGNORE
+from open_mythos.data.tasks.clock import Clock, check_clock
 from open_mythos.data.tasks.powers import iterate
 from open_mythos.data.tasks.split import Ids
 from open_mythos.data.tasks.task import (
@@ -28,7 +29,8 @@ class InductionHops(GeneratedTask):
     which p hops lead to somewhere is scored, on its own answer (no shift). Neighbours differ here,
     so that a hop always moves, by symbols - 1 positions on average.
 
-    Unless `told`, nothing in the row says p: a batch has one p, told to the model as loops.
+    Unless `told` or by a `clock`, nothing in the row says p: a batch has one p, told to the model
+    as loops.
 
     Attributes:
         symbols: Size of the alphabet; ids 0 .. symbols - 1, read and answered.
@@ -37,6 +39,9 @@ class InductionHops(GeneratedTask):
         seed: Fixes, with the step, every training batch.
         max_level: Hardest p in training.
         loops_per_level: Loops granted per hop while training; 0: the depth sampler decides.
+        clock: Highest count of a clock before the string, and p as one of its symbols behind it; 0:
+            there is none.
+        spare: With a clock: most loops beyond those granted, drawn for each batch.
         told: Write p before the string, as three decimal digits with ten ids of their own at the
             end of the vocabulary, and leave the loops to the depth sampler.
     """
@@ -50,29 +55,38 @@ class InductionHops(GeneratedTask):
     max_level: int = 8
     loops_per_level: int = 1
     told: bool = False
+    clock: int = 0
+    spare: int = 0
 
     def __post_init__(self) -> None:
         # Two symbols that may not repeat would alternate.
-        check_settings(self, symbols=3, length=8, loops_per_level=0)
+        check_settings(self, symbols=3, length=8, loops_per_level=0, clock=0, spare=0)
+        check_clock(self, "max_level", self.max_level)
 
     @property
     def vocab_size(self) -> int:
-        """The symbols; ten more where p is told."""
-        return self.symbols + (10 if self.told else 0)
+        """The symbols; more where p is told, or there is a clock."""
+        return self.symbols + (10 if self.told else self.line.vocab_size)
+
+    @property
+    def line(self) -> Clock:
+        """The clock, of no symbols where there is none."""
+        return Clock(self.clock, self.symbols)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Letters, and the digits that tell p as `#0`."""
-        return lettered(self.symbols) + (numbered(10, "#") if self.told else ())
+        """Letters, and the digits that tell p as `#0`, or the clock."""
+        return lettered(self.symbols) + (numbered(10, "#") if self.told else self.line.words)
 
     @property
     def max_difficulty(self) -> int | None:
-        """No end, unless three digits have to tell it."""
-        return 10**TOLD_DIGITS - 1 if self.told else None
+        """No end, unless three digits or a clock have to tell it."""
+        return self.clock or (10**TOLD_DIGITS - 1 if self.told else None)
 
     def row_length(self, difficulty: int) -> int:
         """`length`, or twice the way that p hops go on average."""
-        return self._string(difficulty) + (TOLD_DIGITS if self.told else 0)
+        extra = self.line.positions + 1 if self.clock else TOLD_DIGITS if self.told else 0
+        return self._string(difficulty) + extra
 
     def _string(self, difficulty: int) -> int:
         return max(self.length, 2 * self.symbols * difficulty)
@@ -85,7 +99,7 @@ class InductionHops(GeneratedTask):
         return 1.0 / self.symbols
 
     def loops_for(self, difficulty: int) -> int | None:
-        """loops_per_level for each hop; None where the row tells the hops."""
+        """loops_per_level for each hop; None where digits tell the hops."""
         return None if self.told else super().loops_for(difficulty)
 
     def instances(self, difficulty: int) -> int:
@@ -104,9 +118,14 @@ class InductionHops(GeneratedTask):
         found = iterate(hop, starts, difficulty)
         known = np.concatenate([string, np.full((count, 1), IGNORE)], axis=1)
         targets = np.take_along_axis(known, found, axis=1)
-        if not self.told:
+        if self.clock:
+            line = self.line.line(draw, count)
+            read = self.line.shown(draw, line, difficulty)
+            told = np.concatenate([read, line[:, [difficulty]]], axis=1)
+        elif self.told:
+            told = told_tokens(difficulty, count, self.symbols)
+        else:
             return Examples(string, targets, key=string)
-        told = told_tokens(difficulty, count, self.symbols)
         return Examples(
             np.concatenate([told, string], axis=1),
             np.concatenate([np.full_like(told, IGNORE), targets], axis=1),

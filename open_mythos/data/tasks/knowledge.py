@@ -42,6 +42,9 @@ class KnowledgeHops(GeneratedTask):
         seed: Fixes, with the step, every training batch.
         max_level: Most relations of a training question.
         loops_per_level: Loops granted per relation while training; 0: the depth sampler decides.
+        spare: Most loops beyond those, drawn for each batch.
+        room: Positions of every row, which holds as many questions as fit, whatever `queries` says;
+            0: rows are as long as their questions.
     """
 
     unit: ClassVar[str] = "relations"
@@ -55,9 +58,11 @@ class KnowledgeHops(GeneratedTask):
     seed: int = 0
     max_level: int = 4
     loops_per_level: int = 0
+    spare: int = 0
+    room: int = 0
 
     def __post_init__(self) -> None:
-        check_settings(self, entities=2, world=0, loops_per_level=0)
+        check_settings(self, entities=2, world=0, loops_per_level=0, spare=0, room=0)
         if self.held_out == "relations" and self.relations < LEAST_RELATIONS:
             raise InputError(
                 f"relations is {self.relations}; to hold out sequences of them takes at least "
@@ -79,9 +84,13 @@ class KnowledgeHops(GeneratedTask):
         """Questions side by side."""
         return self.queries
 
+    def beside(self, difficulty: int) -> int:
+        """The questions, or as many as there is room for, one at least."""
+        return max(1, self.room // (difficulty + 1)) if self.room else self.queries
+
     def row_length(self, difficulty: int) -> int:
-        """The questions, one token longer than their relations."""
-        return self.queries * (difficulty + 1)
+        """The questions, one token longer than their relations; or the room."""
+        return max(self.room, self.beside(difficulty) * (difficulty + 1))
 
     def chance_at(self, difficulty: int) -> float:  # noqa: ARG002 -- the same for all
         """One in E: permutations keep entities uniform."""

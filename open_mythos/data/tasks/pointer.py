@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from open_mythos.data.batch import IGNORE, Batch
+from open_mythos.data.tasks.clock import Clock, check_clock, mixed_counts
 from open_mythos.data.tasks.powers import iterate
 from open_mythos.data.tasks.split import Ids
 from open_mythos.data.tasks.task import (
@@ -27,8 +28,9 @@ Maps = Literal["random", "permutation", "cycle"]
 class PointerChase(GeneratedTask):
     """Follow a map k times: each row shows a fresh f on the states, then asks for f^k(x).
 
-    Unless `told`, nothing in the row says k. A batch has one k, and a looped model is told it as a
-    number of loops, so accuracy against k shows whether one more loop buys one more hop.
+    Unless `told` or by a `clock`, nothing in the row says k. A batch has one k, and a looped model
+    is told it as a number of loops, so accuracy against k shows whether one more loop buys one more
+    hop. A clock gives every query a k of its own, before its state: see `Clock`.
 
     Layouts, with S states and Q queries:
         "pairs": 2S + Q positions, vocabulary S. The map as S shuffled pairs of tokens a, f(a),
@@ -52,7 +54,12 @@ class PointerChase(GeneratedTask):
         max_hops: Hardest k in training.
         layout: See above.
         maps: What f is: any map ("random"), one-to-one ("permutation"), or a single "cycle".
-        loops_per_hop: Loops granted per hop while training.
+        loops_per_hop: Loops granted per hop while training; 0, where the row tells the hops: the
+            depth sampler decides.
+        clock: Highest count of a clock between map and queries, each of which then is two tokens,
+            count and state, scored at the state; 0: there is none. A training row asks for k hops
+            and for fewer, evaluation scores those of k alone. Ids and positions: see `Clock`.
+        spare: With a clock: most loops beyond those granted, drawn for each batch.
         told: Write k between map and queries, as three decimal digits with ten ids of their own at
             the end of the vocabulary, and leave the loops to the depth sampler.
         split: Whether no map is in both training and evaluation, from 4096 maps on.
@@ -71,14 +78,24 @@ class PointerChase(GeneratedTask):
     loops_per_hop: int = 1
     told: bool = False
     split: bool = False
+    clock: int = 0
+    spare: int = 0
 
     def __post_init__(self) -> None:
-        check_settings(self, states=2)
+        said = self.clock or self.told
+        check_settings(self, states=2, clock=0, spare=0, loops_per_hop=0 if said else 1)
+        check_clock(self, "max_hops", self.max_hops)
 
     @property
     def vocab_size(self) -> int:
-        """S for "pairs", S * S + S for "joint"; ten more where k is told."""
-        return self.state_offset + self.states + (10 if self.told else 0)
+        """S for "pairs", S * S + S for "joint"; more where k is told, or there is a clock."""
+        extra = 10 if self.told else self.line.vocab_size
+        return self.state_offset + self.states + extra
+
+    @property
+    def line(self) -> Clock:
+        """The clock, of no symbols where there is none."""
+        return Clock(self.clock, self.state_offset + self.states)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -86,7 +103,7 @@ class PointerChase(GeneratedTask):
         states = numbered(self.states)
         entries = tuple(f"{a}>{b}" for a in states for b in states)
         shown = entries + states if self.layout == "joint" else states
-        return shown + numbered(10, "#") if self.told else shown
+        return shown + (numbered(10, "#") if self.told else self.line.words)
 
     @property
     def state_offset(self) -> int:
@@ -97,7 +114,8 @@ class PointerChase(GeneratedTask):
     def seq_len(self) -> int:
         """Positions in a row."""
         shown = self.states * (1 if self.layout == "joint" else 2)
-        return shown + (TOLD_DIGITS if self.told else 0) + self.queries
+        extra = TOLD_DIGITS if self.told else self.line.positions
+        return shown + extra + self.queries * (2 if self.clock else 1)
 
     @property
     def max_level(self) -> int:
@@ -106,8 +124,8 @@ class PointerChase(GeneratedTask):
 
     @property
     def max_difficulty(self) -> int | None:
-        """No end, unless three digits have to tell it."""
-        return 10**TOLD_DIGITS - 1 if self.told else None
+        """No end, unless three digits or a clock have to tell it."""
+        return self.clock or (10**TOLD_DIGITS - 1 if self.told else None)
 
     @property
     def chance(self) -> float:
@@ -123,7 +141,7 @@ class PointerChase(GeneratedTask):
         return self.chance
 
     def loops_for(self, difficulty: int) -> int | None:
-        """loops_per_hop for each hop; None where the row tells the hops."""
+        """loops_per_hop for each hop; None where digits tell the hops."""
         return None if self.told else difficulty * self.loops_per_hop or None
 
     def instances(self, difficulty: int) -> int:  # noqa: ARG002 -- the same for all
@@ -161,10 +179,32 @@ class PointerChase(GeneratedTask):
         if self.told:
             offset = self.state_offset + self.states
             shown = np.concatenate([shown, told_tokens(difficulty, count, offset)], axis=1)
+        if self.clock:
+            return self._timed(draw, shown, f, asked, difficulty)
         ids = np.concatenate([shown, asked + self.state_offset], axis=1)
         targets = np.full_like(ids, IGNORE)
         targets[:, -self.queries :] = iterate(f, asked, difficulty) + self.state_offset
         return Examples(ids, targets, key=f)
+
+    def _timed(
+        self, draw: np.random.Generator, shown: Ids, f: Ids, asked: Ids, difficulty: int
+    ) -> Examples:
+        """Rows with a clock: what is shown of the map, the line, and count and state of queries."""
+        line = self.line.line(draw, len(f))
+        read = self.line.shown(draw, line, difficulty)
+        hops = mixed_counts(draw, difficulty, (len(f), self.queries))
+        counts = np.take_along_axis(line, hops, axis=1)
+        queries = np.stack([counts, asked + self.state_offset], axis=-1)
+        ids = np.concatenate([shown, read, queries.reshape(len(f), -1)], axis=1)
+        reached, found = asked, asked.copy()
+        for done in range(1, difficulty + 1):
+            reached = np.take_along_axis(f, reached, axis=1)
+            found = np.where(hops == done, reached, found)
+        targets, hard = np.full_like(ids, IGNORE), np.zeros(ids.shape, dtype=np.bool_)
+        at = slice(self.seq_len - 2 * self.queries + 1, None, 2)
+        targets[:, at] = found + self.state_offset
+        hard[:, at] = hops == difficulty
+        return Examples(ids, targets, key=f, hard=hard)
 
     def _maps(self, draw: np.random.Generator, ordered: Ids) -> Ids:
         """One map per row: f[row, x]."""

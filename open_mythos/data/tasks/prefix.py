@@ -4,6 +4,10 @@ A row had better `start` with a token of its own. Attention with relative positi
 of equal values, so that along `1 1 1` all positions look alike whatever the weights, though their
 answers differ. Parity of 2, 4 and 24 bits cannot be answered better than 0.875, 0.922 and 0.986
 without the token, and 2 bits came to 0.87 in every run, by whatever learning rate.
+
+With `room` all rows are of one length and hold as many problems as fit, each behind its start: what
+is asked beyond the training then lies at no distance that training did not see. Evaluation scores
+the last answer of each problem alone, which takes all of its terms.
 """
 
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.streams import require_whole
 from open_mythos.data.tasks.split import Ids
 from open_mythos.data.tasks.task import Examples, GeneratedTask, check_settings, numbered
+from open_mythos.errors import InputError
 
 
 Group = Literal["s3", "s4", "s5", "a4", "a5"]
@@ -36,6 +41,8 @@ class PrefixParity(GeneratedTask):
         split: Whether no string is in both training and evaluation, from 12 bits on.
         start: Whether a row begins with one more token, id 2, which is not scored.
         loops_per_level: Loops granted per bit while training; 0: the depth sampler decides.
+        spare: Most loops beyond those, drawn for each batch.
+        room: Positions of a row that holds several problems; 0: rows are one problem each.
     """
 
     unit: ClassVar[str] = "bits"
@@ -47,9 +54,11 @@ class PrefixParity(GeneratedTask):
     split: bool = False
     start: bool = False
     loops_per_level: int = 0
+    spare: int = 0
+    room: int = 0
 
     def __post_init__(self) -> None:
-        check_settings(self, loops_per_level=0)
+        _check(self)
 
     @property
     def vocab_size(self) -> int:
@@ -76,9 +85,18 @@ class PrefixParity(GeneratedTask):
         """Accuracy of a coin."""
         return 0.5
 
+    @property
+    def filler(self) -> int:
+        """The start: of a problem that does not come."""
+        return 2 * self.start
+
+    def beside(self, difficulty: int) -> int:
+        """As many as there is room for, one at least."""
+        return max(1, self.room // (difficulty + self.start))
+
     def row_length(self, difficulty: int) -> int:
-        """As many positions as bits, and the start."""
-        return difficulty + self.start
+        """As many positions as bits, and the start; or the room."""
+        return max(self.room, difficulty + self.start)
 
     def chance_at(self, difficulty: int) -> float:  # noqa: ARG002 -- the same for all
         """A coin's, at every length."""
@@ -104,7 +122,7 @@ class PrefixParity(GeneratedTask):
     def examples(self, draw: np.random.Generator, difficulty: int, count: int) -> Examples:
         """Bit strings and their running parity."""
         bits = draw.integers(2, size=(count, difficulty))
-        return _begun(bits, np.cumsum(bits, axis=1) % 2, 2 if self.start else None)
+        return _begun(self, bits, np.cumsum(bits, axis=1) % 2, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +140,8 @@ class PrefixSum(GeneratedTask):
         seed: Fixes, with the step, every training batch.
         max_level: Terms in the longest training rows.
         loops_per_level: Loops granted per term while training; 0: the depth sampler decides.
+        spare: Most loops beyond those, drawn for each batch.
+        room: Positions of a row that holds several problems; 0: rows are one problem each.
     """
 
     unit: ClassVar[str] = "terms"
@@ -133,9 +153,11 @@ class PrefixSum(GeneratedTask):
     seed: int = 0
     max_level: int = 24
     loops_per_level: int = 0
+    spare: int = 0
+    room: int = 0
 
     def __post_init__(self) -> None:
-        check_settings(self, modulus=2, loops_per_level=0)
+        _check(self, modulus=2)
 
     @property
     def vocab_size(self) -> int:
@@ -147,9 +169,18 @@ class PrefixSum(GeneratedTask):
         """The residues, and `^` at the start."""
         return numbered(self.modulus) + ("^",) * self.start
 
+    @property
+    def filler(self) -> int:
+        """The start: of a problem that does not come."""
+        return self.modulus * self.start
+
+    def beside(self, difficulty: int) -> int:
+        """As many as there is room for, one at least."""
+        return max(1, self.room // (difficulty + self.start))
+
     def row_length(self, difficulty: int) -> int:
-        """As many positions as terms, and the start."""
-        return difficulty + self.start
+        """As many positions as terms, and the start; or the room."""
+        return max(self.room, difficulty + self.start)
 
     def chance_at(self, difficulty: int) -> float:  # noqa: ARG002 -- the same for all
         """One in m: every running sum is uniform."""
@@ -163,7 +194,7 @@ class PrefixSum(GeneratedTask):
         """Rows of residues and their running sums."""
         terms = draw.integers(self.modulus, size=(count, difficulty))
         sums = np.cumsum(terms, axis=1) % self.modulus
-        return _begun(terms, sums, self.modulus if self.start else None)
+        return _begun(self, terms, sums, self.modulus)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +213,8 @@ class PrefixProduct(GeneratedTask):
         seed: Fixes, with the step, every training batch.
         max_level: Factors in the longest training rows.
         loops_per_level: Loops granted per factor while training; 0: the depth sampler decides.
+        spare: Most loops beyond those, drawn for each batch.
+        room: Positions of a row that holds several problems; 0: rows are one problem each.
     """
 
     unit: ClassVar[str] = "factors"
@@ -193,9 +226,11 @@ class PrefixProduct(GeneratedTask):
     seed: int = 0
     max_level: int = 16
     loops_per_level: int = 0
+    spare: int = 0
+    room: int = 0
 
     def __post_init__(self) -> None:
-        check_settings(self, loops_per_level=0)
+        _check(self)
 
     @property
     def vocab_size(self) -> int:
@@ -208,9 +243,18 @@ class PrefixProduct(GeneratedTask):
         moves = ("".join(map(str, element)) for element in elements(self.group))
         return (*moves, *("^",) * self.start)
 
+    @property
+    def filler(self) -> int:
+        """The start: of a problem that does not come."""
+        return len(elements(self.group)) * self.start
+
+    def beside(self, difficulty: int) -> int:
+        """As many as there is room for, one at least."""
+        return max(1, self.room // (difficulty + self.start))
+
     def row_length(self, difficulty: int) -> int:
-        """As many positions as factors, and the start."""
-        return difficulty + self.start
+        """As many positions as factors, and the start; or the room."""
+        return max(self.room, difficulty + self.start)
 
     def chance_at(self, difficulty: int) -> float:  # noqa: ARG002 -- the same for all
         """One in the size of the group: every running product is uniform."""
@@ -227,18 +271,39 @@ class PrefixProduct(GeneratedTask):
         products = words.copy()
         for at in range(1, difficulty):
             products[:, at] = table[products[:, at - 1], words[:, at]]
-        return _begun(words, products, len(table) if self.start else None)
+        return _begun(self, words, products, len(table))
 
 
-def _begun(ids: Ids, targets: Ids, start: int | None) -> Examples:
-    """Examples that begin with the token `start`, if there is one; the rest is what they are."""
-    if start is None:
+Prefix = PrefixParity | PrefixSum | PrefixProduct
+
+
+def _check(task: Prefix, **least: int) -> None:
+    """Refuse settings that do not fit.
+
+    Raises:
+        InputError: Naming the setting and what it may be.
+    """
+    check_settings(task, loops_per_level=0, spare=0, room=0, **least)
+    if task.room and not task.start:
+        raise InputError(
+            f"room is {task.room}, but start is False; nothing would part the problems of a row: "
+            "set start to True, or room to 0"
+        )
+
+
+def _begun(task: Prefix, ids: Ids, targets: Ids, start: int) -> Examples:
+    """Examples that begin with the token `start` if the task's do; the rest is what they are."""
+    if not task.start:
         return Examples(ids, targets, key=ids)
     front = np.full((len(ids), 1), start)
+    targets = np.concatenate([np.full_like(front, IGNORE), targets], axis=1)
+    last = np.zeros(targets.shape, dtype=np.bool_)
+    last[:, -1] = True
     return Examples(
         ids=np.concatenate([front, ids], axis=1),
-        targets=np.concatenate([np.full_like(front, IGNORE), targets], axis=1),
+        targets=targets,
         key=ids,
+        hard=last if task.room else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, get_args, get_type_hints
 import numpy as np
 import torch
 
-from open_mythos.data.batch import Batch
+from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.streams import Purpose, require_level, require_whole, stream
 from open_mythos.data.tasks.split import HELD_OUT_IN, LEAST_INSTANCES, Flags, Ids, is_held_out
 from open_mythos.errors import InputError, did_you_mean
@@ -79,12 +79,15 @@ class Examples(NamedTuple):
         targets: (n, L) answers, IGNORE where nothing is scored.
         key: (n, K) integers that are equal for equal instances: what the split goes by.
         valid: (n,) which of them are of the difficulty that was asked for; None: all.
+        hard: (n, L) the answers that take the whole difficulty, where easier ones are among the
+            targets and evaluation is to leave them out; None: evaluation scores every target.
     """
 
     ids: Ids
     targets: Ids
     key: Ids
     valid: Flags | None = None
+    hard: Flags | None = None
 
 
 class GeneratedTask(ABC):
@@ -147,6 +150,15 @@ class GeneratedTask(ABC):
         """Examples side by side in a row."""
         return 1
 
+    def beside(self, difficulty: int) -> int:  # noqa: ARG002 -- for tasks of which it depends
+        """Examples side by side in a row of this difficulty."""
+        return self.per_row
+
+    @property
+    def filler(self) -> int:
+        """Id, never scored, behind the examples of a row that they do not fill."""
+        return 0
+
     def splits(self, difficulty: int) -> bool:
         """Whether training and evaluation share no instance, by construction."""
         return self.instances(difficulty) >= LEAST_INSTANCES
@@ -155,6 +167,17 @@ class GeneratedTask(ABC):
         """Loops granted while training: loops_per_level for each unit; None, where that is 0."""
         per_level: int = getattr(self, "loops_per_level", 0)
         return difficulty * per_level or None
+
+    @property
+    def free(self) -> bool:
+        """Whether loops beyond those that a difficulty needs must change nothing."""
+        return self.loops_for(self.max_level) is None or self.most_spare > 0
+
+    @property
+    def most_spare(self) -> int:
+        """Most loops that a training batch is given beyond those granted."""
+        spare: int = getattr(self, "spare", 0)
+        return spare
 
     def batch(self, step: int, level: int = 0, rows: Sequence[int] | None = None) -> Batch:
         """Training rows: half of the batches are of the level (0: max_level), the rest no harder.
@@ -183,7 +206,10 @@ class GeneratedTask(ABC):
             difficulty = int(draw.integers(1, difficulty + 1))
         drawn = self._drawn(draw, difficulty, held_out=False)
         mark = difficulty if self.mixes else 0
-        return replace(drawn, n_loops=self.loops_for(difficulty), level=mark)
+        loops = self.loops_for(difficulty)
+        if loops is not None and self.most_spare:
+            loops += int(draw.integers(self.most_spare + 1))
+        return replace(drawn, n_loops=loops, level=mark)
 
     def evaluation_batch(self, difficulty: int, /, seed: int = 0) -> Batch:
         """Held-out rows of one difficulty, max_level and beyond; the caller picks the loops.
@@ -212,7 +238,7 @@ class GeneratedTask(ABC):
         """A batch of examples on the wanted side of the split; it says neither loops nor level."""
         splits = self.splits(difficulty)
         share = 1.0 if not splits else 1 / HELD_OUT_IN if held_out else 1 - 1 / HELD_OUT_IN
-        wanted = self.batch_size * self.per_row
+        wanted = self.batch_size * self.beside(difficulty)
         parts: list[tuple[Ids, Ids]] = []
         missing = wanted
         for _ in range(ROUNDS):
@@ -220,13 +246,18 @@ class GeneratedTask(ABC):
             keep = np.ones(len(found.ids), dtype=np.bool_) if found.valid is None else found.valid
             if splits:
                 keep = keep & (is_held_out(found.key) == held_out)
-            parts.append((found.ids[keep][:missing], found.targets[keep][:missing]))
+            targets = found.targets
+            if held_out and found.hard is not None:
+                targets = np.where(found.hard, targets, IGNORE)
+            parts.append((found.ids[keep][:missing], targets[keep][:missing]))
             missing -= len(parts[-1][0])
             if not missing:
                 ids, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-                shape = (self.batch_size, -1)
+                ids, targets = (array.reshape(self.batch_size, -1) for array in (ids, targets))
+                rest = ((0, 0), (0, self.row_length(difficulty) - ids.shape[1]))
                 return Batch(
-                    torch.from_numpy(ids.reshape(shape)), torch.from_numpy(targets.reshape(shape))
+                    torch.from_numpy(np.pad(ids, rest, constant_values=self.filler)),
+                    torch.from_numpy(np.pad(targets, rest, constant_values=IGNORE)),
                 )
         raise InputError(
             f"{self.unit} {difficulty} came up in {wanted - missing} of {wanted} examples after "

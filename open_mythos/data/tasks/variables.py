@@ -21,7 +21,9 @@ class VariableChain(GeneratedTask):
 
     A row assigns each of V variables once. Those of depth 1 get a value, those of depth j a
     variable of depth j - 1, about equally many at every depth up to d; who gets whom is drawn, so
-    most of the assignments have nothing to do with a given question. Then variables of depth d are
+    most of the assignments have nothing to do with a given question. With `roots` so many variables
+    get a value at every d above 1; without, long chains leave few, and at d = V only one, which
+    then is the answer whatever is asked. Then variables of depth d are
     asked, each scored on its value at its own position (no shift).
 
     Layouts, with V variables, M values and Q queries:
@@ -38,8 +40,10 @@ class VariableChain(GeneratedTask):
         seed: Fixes, with the step, every training batch.
         layout: See above.
         order: "program" (defined before it is used) or "shuffled".
+        roots: Variables that get a value, where d is above 1; 0: V / d.
         max_level: Deepest d in training.
         loops_per_level: Loops granted per assignment while training; 0: the depth sampler decides.
+        spare: Most loops beyond those, drawn for each batch.
     """
 
     unit: ClassVar[str] = "depth"
@@ -51,11 +55,13 @@ class VariableChain(GeneratedTask):
     seed: int = 0
     layout: Layout = "pairs"
     order: Order = "program"
+    roots: int = 0
     max_level: int = 4
     loops_per_level: int = 0
+    spare: int = 0
 
     def __post_init__(self) -> None:
-        check_settings(self, values=2, loops_per_level=0)
+        check_settings(self, values=2, roots=0, loops_per_level=0, spare=0)
         self.require(self.max_level)
 
     @property
@@ -77,8 +83,8 @@ class VariableChain(GeneratedTask):
 
     @property
     def max_difficulty(self) -> int | None:
-        """All variables in one chain."""
-        return self.variables
+        """All variables in one chain, but for the roots of others."""
+        return self.variables - max(0, self.roots - 1)
 
     def row_length(self, difficulty: int) -> int:  # noqa: ARG002 -- the same for all
         """The assignments and the queries."""
@@ -96,7 +102,7 @@ class VariableChain(GeneratedTask):
     def examples(self, draw: np.random.Generator, difficulty: int, count: int) -> Examples:
         """Programs; who is assigned what, in any order, is what the split goes by."""
         shape = (count, self.variables)
-        starts = [-(-self.variables * level // difficulty) for level in range(difficulty + 1)]
+        starts = self._starts(difficulty)
         names = draw.permuted(np.tile(np.arange(self.variables), (count, 1)), axis=1)
         right, value = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
         time = draw.random(shape)
@@ -115,6 +121,13 @@ class VariableChain(GeneratedTask):
             time = draw.random(shape)
         asked = draw.integers(starts[-2], self.variables, size=(count, self.queries))
         return self._written(names, right, value, np.argsort(time, axis=1, kind="stable"), asked)
+
+    def _starts(self, difficulty: int) -> list[int]:
+        """Where each depth begins among variables listed by depth, and where the last ends."""
+        if not self.roots or difficulty == 1:
+            return [-(-self.variables * level // difficulty) for level in range(difficulty + 1)]
+        rest, above = self.variables - self.roots, difficulty - 1
+        return [0] + [self.roots - (-rest * level // above) for level in range(difficulty)]
 
     def _written(self, names: Ids, right: Ids, value: Ids, order: Ids, asked: Ids) -> Examples:
         """The program as tokens: what was drawn is listed by depth, `order` says how it reads."""

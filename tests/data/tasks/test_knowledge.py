@@ -1,6 +1,9 @@
 """Compositions of facts against looking each fact up where it was asked alone."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
 from open_mythos.data.batch import IGNORE, Batch
@@ -41,6 +44,18 @@ def test_a_world_is_of_permutations_and_no_two_worlds_are_one() -> None:
     assert all(sorted(row) == list(range(200)) for row in here.tolist())
     assert len({tuple(row) for row in here.tolist()}) == 10
     assert (facts(1, 200, 10) != here).any()
+
+
+def test_a_room_holds_as_many_questions_as_fit() -> None:
+    task = KnowledgeHops(entities=12, relations=3, batch_size=20, room=11)
+    for hops, fit in ((1, 5), (2, 3), (5, 1), (12, 1)):
+        batch = task.evaluation_batch(hops)
+        assert batch.ids.shape == (20, max(11, hops + 1))
+        assert batch.scored == 20 * fit
+        alone = replace(task, room=0, queries=fit).evaluation_batch(hops)
+        width = fit * (hops + 1)
+        assert torch.equal(batch.ids[:, :width], alone.ids)
+        assert torch.equal(batch.targets[:, :width], alone.targets)
 
 
 def test_all_facts_are_trained_and_no_held_out_composition_is() -> None:

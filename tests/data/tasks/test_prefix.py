@@ -136,6 +136,36 @@ def test_a_row_with_a_start_is_one_without_behind_a_token_of_its_own(task: Any) 
     assert (task.vocab_size, task.row_length(6)) == (plain.vocab_size + 1, 7)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        PrefixParity(4, 9, start=True, room=23),
+        PrefixSum(modulus=5, batch_size=9, max_level=4, room=23),
+        PrefixProduct(group="a4", batch_size=9, max_level=4, room=23),
+    ],
+    ids=lambda task: type(task).__name__,
+)
+def test_a_room_holds_whole_problems_behind_their_starts(task: Any) -> None:
+    start = task.vocab_size - 1
+    batch, asked = task.batch(2), task.evaluation_batch(4)
+    for found in (batch, asked):
+        assert found.ids.shape == (9, 23)
+        assert (found.ids[:, 0:20:5] == start).all()
+        assert (found.ids[:, 20:] == start).all()
+        assert (found.targets[found.ids == start] == IGNORE).all()
+    # Each problem is one that is alone in its row, and evaluation asks what takes all of it.
+    alone = replace(task, room=0, batch_size=36).batch(2)
+    assert torch.equal(batch.ids[:, :20].reshape(36, 5), alone.ids)
+    assert torch.equal(batch.targets[:, :20].reshape(36, 5), alone.targets)
+    assert (asked.targets != IGNORE).sum(0).tolist() == ([0] * 4 + [9]) * 4 + [0] * 3
+    assert task.row_length(40) == 41
+
+
+def test_a_room_without_starts_is_refused() -> None:
+    with pytest.raises(InputError, match="room is 9, but start is False"):
+        PrefixSum(start=False, room=9)
+
+
 @pytest.mark.parametrize(("bits", "best"), [(2, 0.875), (4, 0.922), (24, 0.986)])
 def test_positions_of_a_constant_row_look_alike_which_bounds_parity(bits: int, best: float) -> None:
     cfg = MythosConfig(

@@ -70,7 +70,11 @@ def test_training_is_of_the_level_or_easier_and_grants_its_loops(small: Build) -
         difficulty = batch.level if task.mixes else task.max_level
         assert 1 <= difficulty <= task.max_level
         assert batch.ids.shape[1] == task.row_length(difficulty)
-        assert batch.n_loops == task.loops_for(difficulty)
+        granted = task.loops_for(difficulty)
+        if granted is None:
+            assert batch.n_loops is None
+        else:
+            assert batch.n_loops in range(granted, granted + task.most_spare + 1)
         seen.add(difficulty)
     assert task.max_level in seen
     assert (len(seen) > 1) == task.mixes
@@ -106,6 +110,7 @@ class Numbers(GeneratedTask):
     seed: int = 0
     max_level: int = 3
     loops_per_level: int = 0
+    spare: int = 0
     rare: bool = False
 
     @property
@@ -176,6 +181,50 @@ def test_loops_are_granted_by_level_or_left_to_the_sampler() -> None:
     assert Numbers().loops_for(3) is None
     assert Numbers(loops_per_level=2).loops_for(3) == 6
     assert {Numbers(loops_per_level=2).batch(s).n_loops for s in range(40)} == {2, 4, 6}
+
+
+def test_spare_loops_are_as_likely_as_none_and_change_no_row() -> None:
+    plain, spare = Numbers(loops_per_level=2), Numbers(loops_per_level=2, spare=3)
+    batches = [spare.batch(step, 1) for step in range(300)]
+    counts = np.bincount([batch.n_loops or 0 for batch in batches], minlength=6)
+    # 75 each expected, a deviation of 7.5: five of them.
+    assert abs(counts[2:] - 75).max() < 38
+    assert counts[:2].sum() == 0
+    assert all(torch.equal(b.ids, plain.batch(s, 1).ids) for s, b in enumerate(batches[:40]))
+    assert (plain.free, spare.free, Numbers().free) == (False, True, True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(Numbers):
+    """Two numbers side by side as often as there is room, of which the second alone is hard."""
+
+    def beside(self, difficulty: int) -> int:
+        return 7 // (2 * difficulty)
+
+    def row_length(self, difficulty: int) -> int:
+        return 7
+
+    @property
+    def filler(self) -> int:
+        return 4
+
+    def examples(self, draw: np.random.Generator, difficulty: int, count: int) -> Examples:
+        ids = draw.integers(self.size, size=(count, 2 * difficulty))
+        hard = np.tile([False, True], (count, difficulty))
+        return Examples(ids, ids, ids, hard=hard)
+
+
+def test_what_is_not_filled_is_padded_and_evaluation_scores_hard_answers_alone() -> None:
+    for difficulty, filled in ((1, 6), (2, 4), (3, 6)):
+        asked = Pairs().evaluation_batch(difficulty)
+        assert asked.ids.shape == (500, 7)
+        assert (asked.ids[:, filled:] == 4).all()
+        assert torch.equal(asked.targets[:, 1:filled:2], asked.ids[:, 1:filled:2])
+        assert (asked.targets[:, 0:filled:2] == IGNORE).all()
+        assert (asked.targets[:, filled:] == IGNORE).all()
+    trained = Pairs(max_level=1).batch(0)
+    assert torch.equal(trained.targets[:, :6], trained.ids[:, :6])
+    assert (trained.targets[:, 6:] == IGNORE).all()
 
 
 def test_half_of_the_batches_are_of_the_level_and_the_rest_uniform_up_to_it() -> None:

@@ -74,6 +74,21 @@ def test_depths_are_about_equally_full() -> None:
         assert {depths.count(level) for level in range(1, 5)} == {3, 4}
 
 
+def test_roots_are_as_many_whatever_the_depth() -> None:
+    task = VariableChain(variables=15, roots=4, batch_size=4)
+    assert task.max_difficulty == 12
+    for depth in (2, 5, 12):
+        for row in task.evaluation_batch(depth).ids.tolist():
+            program = dict(read(task, row)[0])
+            depths = [look_up(task, program, name)[1] for name in program]
+            assert depths.count(1) == 4
+            above = [depths.count(level) for level in range(2, depth + 1)]
+            assert sum(above) == 11
+            assert max(above) - min(above) <= 1
+    with pytest.raises(InputError, match="depth is 13; this task ends at 12"):
+        task.evaluation_batch(13)
+
+
 def test_shuffled_programs_use_before_they_define() -> None:
     task = VariableChain(order="shuffled", batch_size=4)
     early = 0
