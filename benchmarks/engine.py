@@ -117,11 +117,14 @@ def schedule(seed: int) -> dict[str, int]:
         buckets=luck.choice([(), (), (4, 8, 16, 32)]),
     )
     engine, start = Engine(model, settings=sizes), [luck.randrange(37) for _ in range(12)]
+    depths = [(luck.randint(1, 5), luck.choice(EXITS)) for _ in range(2)]  # few, to be shared
     arrivals = []
     for _ in range(luck.randint(1, 10)):
-        prompt = start[: luck.choice([0, 4, 8, 12])] + luck.choices(range(37), k=luck.randint(1, 6))
+        prompt = start[: luck.choice([0, 8, 12, 12])] + luck.choices(
+            range(37), k=luck.randint(1, 6)
+        )
         sampling = SamplingParams(temperature=0.0, max_tokens=luck.randint(1, 12))
-        request = Request(prompt, sampling, luck.randint(1, 5), luck.choice(EXITS))
+        request = Request(prompt, sampling, *luck.choice(depths))
         arrivals.append((luck.randint(0, 20), request))
     arrivals.sort(key=lambda item: item[0])
     said: dict[int, list[int]] = {}

@@ -8,10 +8,12 @@ from open_mythos.engine.request import Request
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.engine.writer import Writer
 from open_mythos.errors import InputError
+from open_mythos.generate.constrain import build_guide
 from open_mythos.generate.decode import Stop, check_room
-from open_mythos.generate.detokenise import Detokeniser, Spelling
+from open_mythos.generate.detokenise import Spelling
 from open_mythos.generate.noise import fresh_seed
 from open_mythos.generate.params import SamplingParams
+from open_mythos.generate.text import Writer as TextWriter
 from open_mythos.model.leaving import leaving
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.loop.exiting import Leave
@@ -62,6 +64,7 @@ class Admission:
         if asked.stop and self.tokenizer is None:
             raise InputError("stop strings need a tokenizer; give one to the Engine, or use "
                              "stop_token_ids")  # fmt: skip
+        build_guide(asked.constraint, self.tokenizer)  # raises where there can be none
         if asked.n > self.settings.queue:
             raise InputError(
                 f"n is {asked.n}; engine.queue is {self.settings.queue}: ask for fewer at once"
@@ -132,7 +135,7 @@ class Admission:
         for choice in range(asked.n):
             spelling = None
             if self.tokenizer is not None:
-                spelling = Detokeniser(self.tokenizer, request.prompt)
+                spelling = TextWriter(self.tokenizer, asked, request.prompt)
             whole = request.prompt_logprobs is not None and choice == 0
             writer = Writer(
                 request=number,
@@ -142,6 +145,7 @@ class Admission:
                 most=self._most(request),
                 ends=asked.ends(eos),
                 spelling=spelling,
+                guide=build_guide(asked.constraint, self.tokenizer),
             )
             track = Track(self._tracks, list(request.prompt), loops, root, leave, whole)
             self._tracks += 1

@@ -47,7 +47,8 @@ class Event:
         loops: Loops after which the position that said the token left.
         logprobs: Of the token, where they were asked for.
         finish: Why it ended; None: it goes on.
-        prompt: With the first event of each continuation, log-probabilities of the prompt's tokens,
+        matched: The stop string that ended it, if one did.
+        prompt: With the first event of continuation 0, log-probabilities of the prompt's tokens,
             where they were asked for: None of the first, which nothing precedes.
     """
 
@@ -58,6 +59,7 @@ class Event:
     loops: int = 0
     logprobs: TokenLogprobs | None = None
     finish: Finish | None = None
+    matched: str | None = None
     prompt: tuple[TokenLogprobs | None, ...] = ()
 
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 from open_mythos.engine.request import Event, Finish, Request
-from open_mythos.generate.detokenise import Detokeniser
+from open_mythos.generate.continuation import Guide, Token
 from open_mythos.generate.logprobs import TokenLogprobs
 from open_mythos.generate.rows import Row
-from open_mythos.generate.stops import StopText
+from open_mythos.generate.text import Writer as TextWriter
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Writer:
         most: Tokens to add at most.
         ends: Tokens that end it.
         spelling: Tokens to text; None without a tokenizer.
+        guide: What may come next, where the request says so.
         output: Tokens so far.
         prompt: Log-probabilities of the prompt's tokens so far, by position.
     """
@@ -31,12 +32,10 @@ class Writer:
     seed: int
     most: int
     ends: tuple[int, ...]
-    spelling: Detokeniser | None = None
+    spelling: TextWriter | None = None
+    guide: Guide | None = None
     output: list[int] = field(default_factory=list)
     prompt: dict[int, TokenLogprobs | None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._stops = StopText(self.asked.sampling.stop)
 
     @property
     def row(self) -> Row:
@@ -48,20 +47,42 @@ class Writer:
             prompt=self.asked.prompt,
             output=self.output,
             ends=self.ends,
+            allowed=None if self.guide is None else self.guide.allowed(),
         )
 
     def write(self, token: int, loops: int, logprobs: TokenLogprobs | None) -> Event:
         """One more token."""
-        first = not self.output
+        prompt = () if self.output else self.told
+        early = len(self.output) < self.asked.sampling.min_tokens
         self.output.append(token)
-        text, finish = self._read(token)
-        prompt = self.told if first else ()
-        return Event(self.request, self.choice, token, text, loops, logprobs, finish, prompt)
+        finish: Finish | None = None
+        text, matched = "", None
+        if token in self.ends and not early:
+            finish = "stop"
+        elif len(self.output) >= self.most:
+            finish = "length"
+        elif self.guide is not None:
+            self.guide.accept(token)
+        if self.spelling is not None:
+            piece = self.spelling.piece(Token(token, loops, logprobs, finish))
+            text, finish, matched = piece.text, piece.finish, piece.matched
+        return Event(
+            request=self.request,
+            choice=self.choice,
+            token=token,
+            text=text,
+            loops=loops,
+            logprobs=logprobs,
+            finish=finish,
+            matched=matched,
+            prompt=prompt,
+        )
 
     def end(self, finish: Finish) -> Event:
-        """No more tokens, for a reason that lies elsewhere."""
+        """No more tokens, for a reason that lies elsewhere; what was held back is shown."""
         prompt = () if self.output else self.told
-        return Event(self.request, self.choice, None, self._rest(), finish=finish, prompt=prompt)
+        text = "" if self.spelling is None else self.spelling.finish()
+        return Event(self.request, self.choice, None, text, finish=finish, prompt=prompt)
 
     @property
     def told(self) -> tuple[TokenLogprobs | None, ...]:
@@ -69,24 +90,3 @@ class Writer:
         if self.asked.prompt_logprobs is None or not self.prompt:
             return ()
         return tuple(self.prompt.get(at) for at in range(len(self.asked.prompt)))
-
-    def _read(self, token: int) -> tuple[str, Finish | None]:
-        """The text that a token makes certain, and whether it is the last."""
-        early = len(self.output) < self.asked.sampling.min_tokens
-        if token in self.ends and not early:
-            return self._rest(), "stop"
-        text = "" if self.spelling is None else self.spelling.push(token)
-        if not early:
-            text = self._stops.push(text)
-        if self._stops.matched is not None:
-            return text, "stop"
-        if len(self.output) >= self.most:
-            return text + self._rest(), "length"
-        return text, None
-
-    def _rest(self) -> str:
-        """What was held back, as no more text comes."""
-        if self.spelling is None or self._stops.matched is not None:
-            return ""
-        text = self._stops.push(self.spelling.finish())
-        return text if self._stops.matched is not None else text + self._stops.finish()

@@ -5,8 +5,8 @@ from hypothesis import given, strategies as st
 from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.engine.request import Event, Request
 from open_mythos.engine.writer import Writer
-from open_mythos.generate.detokenise import Detokeniser
 from open_mythos.generate.params import SamplingParams
+from open_mythos.generate.text import Writer as TextWriter
 
 
 BYTES = ByteTokenizer()
@@ -16,7 +16,9 @@ LETTERS = "ab\u00e9"
 def writer(most: int, *, told: int | None = None, **sampling: object) -> Writer:
     params = SamplingParams.from_dict({"max_tokens": most, **sampling})
     asked = Request([1, 2, 3], params, prompt_logprobs=told)
-    return Writer(0, 1, asked, 5, most, params.ends(BYTES.eos_id), Detokeniser(BYTES, [1, 2, 3]))
+    return Writer(
+        0, 1, asked, 5, most, params.ends(BYTES.eos_id), TextWriter(BYTES, params, [1, 2, 3])
+    )
 
 
 def written(of: Writer, tokens: list[int]) -> tuple[str, list[Event]]:
@@ -35,7 +37,7 @@ def test_text_ends_before_a_stop_string_and_nothing_of_it_is_shown(text: str, st
     cut = text.find(stop)
     if cut >= 0:
         assert shown == text[:cut]
-        assert events[-1].finish == "stop"
+        assert (events[-1].finish, events[-1].matched) == ("stop", stop)
     else:
         assert events[-1].finish is None
         assert text.startswith(shown)
@@ -53,7 +55,7 @@ def test_at_its_length_everything_held_back_is_shown(text: str, most: int) -> No
 def test_an_end_ends_it_unless_it_is_too_early_and_is_not_shown() -> None:
     eos = BYTES.eos_id
     assert eos is not None
-    _, events = written(writer(9, min_tokens=3), [eos, 98, eos, 98])
+    _, events = written(writer(9, min_tokens=2), [eos, 98, eos, 98])
     assert [event.finish for event in events] == [None, None, "stop"]
     shown, events = written(writer(9, stop_token_ids=(97,)), [98, 97])
     assert (shown, events[-1].finish) == ("b", "stop")
