@@ -115,6 +115,7 @@ def schedule(seed: int) -> dict[str, int]:
         n_loops=5,
         share_prefixes=luck.random() < 0.8,
         buckets=luck.choice([(), (), (4, 8, 16, 32)]),
+        stride=luck.choice([1, 1, 2, 3]),
     )
     engine, start = Engine(model, settings=sizes), [luck.randrange(37) for _ in range(12)]
     depths = [(luck.randint(1, 5), luck.choice(EXITS)) for _ in range(2)]  # few, to be shared
@@ -176,12 +177,17 @@ class Waves(Scheduler):
         self.wished: set[int] = set()
         return super().begin()
 
-    def turned(self, runs: Sequence[Run], done: Sequence[Sequence[bool]]) -> None:
-        for run, leaving in zip(runs, done, strict=True):
-            if run.last or all(leaving):
+    def turned(self, runs: Sequence[Run], turns: int, left: Sequence[Sequence[int]]) -> None:
+        for run, loops in zip(runs, left, strict=True):
+            if all(loops):
                 self.wished.add(run.track.id)
         all_do = all(run.track.id in self.wished for run in runs)
-        super().turned(runs, [[all_do] * len(run.lanes) for run in runs])
+        stay = [
+            [run.loop + turns if all_do or run.loop + turns >= run.track.n_loops else 0]
+            * len(run.lanes)
+            for run in runs
+        ]
+        super().turned(runs, turns, stay)
 
 
 def load_model(args: argparse.Namespace) -> OpenMythos:

@@ -1,6 +1,6 @@
 """Call: the positions that go through a stage together, from a plan's numbers to tensors."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,8 +67,8 @@ class Call:
         single: Rows that are single positions or fillers.
         width: Blocks that they look at, at most.
         pieces: The other rows.
-        numbers: (6, N) int64: lane, position, place inside of a slot, loops done, whether no loop
-            follows, row of the block table.
+        numbers: (7, N) int64: lane, position, place inside of a slot, loops done, loops at most,
+            row of the block table, token.
     """
 
     runs: Sequence[Run]
@@ -91,7 +91,8 @@ class Call:
         write = [place(run.track, run.positions[0], size) for run in single]
         write += [nowhere(settings.blocks, size)] * spare
         loops = [run.loop for run in single] + [0] * spare
-        last = [run.last for run in single] + [True] * spare
+        ends = [run.track.n_loops for run in single] + [1] * spare
+        tokens = [run.track.tokens[run.positions[0]] for run in single] + [0] * spare
         rows = [run.track.row for run in single] + [settings.rows] * spare
         width = max(where, default=0) // size + 1
         if settings.buckets:  # few shapes here, too
@@ -103,11 +104,12 @@ class Call:
             where += run.positions
             write += [place(run.track, at, size) for at in run.positions]
             loops += [run.loop] * n
-            last += [run.last] * n
+            ends += [run.track.n_loops] * n
+            tokens += [run.track.tokens[at] for at in run.positions]
             rows += [run.track.row] * n
             starts.append(start)
             pieces.append(Piece(start, start + n, run.track.row, where[-1] // size + 1))
-        numbers = upload([lanes, where, write, loops, last, rows], device, torch.int64)
+        numbers = upload([lanes, where, write, loops, ends, rows, tokens], device, torch.int64)
         return cls([*single, *longer], starts, alone, width, tuple(pieces), numbers)
 
     @property
@@ -126,9 +128,14 @@ class Call:
         return self.numbers[3]
 
     @property
-    def last(self) -> Tensor:
-        """(N, 1) boolean, whether no loop follows."""
-        return self.numbers[4].unsqueeze(1).bool()
+    def ends(self) -> Tensor:
+        """(N,), loops at most."""
+        return self.numbers[4]
+
+    @property
+    def tokens(self) -> Tensor:
+        """(N,)."""
+        return self.numbers[6]
 
     def view(self, tables: BlockTables, size: int) -> View:
         """Where the rows write, and what they look at: single rows together, pieces alone."""
@@ -148,13 +155,6 @@ class Call:
             return Glance(rows, blocks, AttentionContext(NO_ANGLES, lengths=where + 1))
         mask = _seen(where, width * size)[:, None, None]
         return Glance(rows, blocks, AttentionContext(NO_ANGLES, causal=False, mask=mask))
-
-    def column(self, of: Callable[[Run], Sequence[int]], filler: int) -> Tensor:
-        """Another number of each row, (N,) int64."""
-        values = [filler] * self.numbers.shape[1]
-        for run, start in zip(self.runs, self.starts, strict=True):
-            values[start : start + len(run.lanes)] = of(run)
-        return upload(values, self.numbers.device)
 
 
 def _seen(positions: Tensor, keys: int) -> Tensor:

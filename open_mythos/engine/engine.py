@@ -1,4 +1,4 @@
-"""Engine: requests in, tokens out; every step is one loop of all positions that are in it."""
+"""Engine: requests in, tokens out; a step is a loop of all positions that are in it."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -153,7 +153,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Finish what has left the loop, let others in, and run one loop of all that are in it."""
+        """Finish what has left the loop, let others in, and loop all that are in it."""
         events, self._ended = self._ended, []
         self.counters.steps += 1
         landing = self.scheduler.landing()
@@ -166,9 +166,10 @@ class Engine:
             self.counters.read += sum(len(run.lanes) for run in entering)
         going = self.scheduler.turn()
         if going:
-            self.scheduler.turned(going, self.runner.turn(going))
-            self.counters.turns += 1
-            self.counters.positions += sum(len(run.lanes) for run in going)
+            done = self.runner.turn(going)
+            self.scheduler.turned(going, done.turns, done.left)
+            self.counters.turns += done.turns
+            self.counters.positions += done.turns * sum(len(run.lanes) for run in going)
         self.moved = bool(events or landing or entering or going)
         return events
 

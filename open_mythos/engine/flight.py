@@ -110,11 +110,6 @@ class Run:
     loop: int
 
     @property
-    def last(self) -> bool:
-        """Whether no loop follows."""
-        return self.loop + 1 == self.track.n_loops
-
-    @property
     def speaks(self) -> bool:
         """Whether a token is to follow: it ends with the last that is known."""
         return self.positions[-1] + 1 == len(self.track.tokens)

@@ -1,7 +1,7 @@
 """Runner: the three stages of the network, each for the positions that a plan names."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from open_mythos.engine.call import BlockTables, Call, place
 from open_mythos.engine.flight import Run
 from open_mythos.engine.lanes import Accounts, Lanes, Party, counted
-from open_mythos.engine.pages import Pages, View
+from open_mythos.engine.pages import Pages, View, nowhere
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.attention.context import AttentionContext
@@ -33,6 +33,19 @@ class Landing:
 
     logits: Tensor | None
     whole: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Turned:
+    """What loops did.
+
+    Attributes:
+        turns: Loops that were run.
+        left: By run and position, loops after which it left; 0 where it is going.
+    """
+
+    turns: int
+    left: list[list[int]]
 
 
 class Runner:
@@ -77,69 +90,105 @@ class Runner:
     def enter(self, runs: Sequence[Run]) -> None:
         """Embed positions, run the prelude, and put them where the loop starts."""
         call, model = self._call(runs), self.model
-        ids = call.column(lambda run: [run.track.tokens[at] for at in run.positions], 0)
         where = call.positions.unsqueeze(1)
         angles = rotary(where, model.cfg.rope_dim, model.cfg.rope_theta)
         view = self._view(call)
         slots = [self.pages.prelude(i, view) for i in range(len(model.prelude))]
-        x = model.embed(ids).unsqueeze(1)
+        x = model.embed(call.tokens).unsqueeze(1)
         x = run_blocks(model.prelude, x, AttentionContext(angles), slots)
         h, e = model.recurrent.begin(x, where)
         h = model.recurrent.injection.spread(h)
         self.lanes.open(call.lanes, h=h, e=e, cos=angles.cos, sin=angles.sin)
 
-    def turn(self, runs: Sequence[Run]) -> list[list[bool]]:
-        """One loop for positions in the loop; by run, which of them leave before their end."""
+    def turn(self, runs: Sequence[Run]) -> "Turned":
+        """One loop or more for positions in the loop, and who has left with which.
+
+        Where nobody can leave early, as many as everybody has left; else one, or the settings'
+        `stride`.
+        """
         loop = self.model.recurrent
         if loop.routers is None and loop.attentions is None:
-            return self._turn(runs)
+            turns = self._turns(runs)
+            return Turned(turns, self._turn(runs, turns))
         # Loops with weights of their own: one call for those that share theirs.
-        left: list[list[bool]] = [[] for _ in runs]
+        left: list[list[int]] = [[] for _ in runs]
         rows = [self.model.cfg.loop_row(run.loop) for run in runs]
         for row in sorted(set(rows)):
             which = [i for i, own in enumerate(rows) if own == row]
-            for i, leaving in zip(which, self._turn([runs[i] for i in which]), strict=True):
+            for i, leaving in zip(which, self._turn([runs[i] for i in which], 1), strict=True):
                 left[i] = leaving
-        return left
+        return Turned(1, left)
 
-    def _turn(self, runs: Sequence[Run]) -> list[list[bool]]:
-        call, loop = self._call(runs), self.model.recurrent
-        before = self.lanes.take("h", call.lanes)
-        h, told, _ = loop.turn(
-            before,
-            self.lanes.take("e", call.lanes),
-            cast("Any", self._accounts(call, before)),
-            self._tick(call),
-            self._context(call),
-            self.pages.loop(call.loops, self._view(call)),
-            coefficients=self.constants.coefficients,
-            observed=False,
-        )
-        accounts = cast("Accounts", told)
-        self.lanes.put("h", call.lanes, h)
-        self.lanes.put("value", call.lanes, accounts.value)
-        self.lanes.clear()
-        leaves = self.model.cfg.readout != "last" or any(run.track.leave for run in runs)
-        if not (self.early and leaves):
-            return [[False] * len(run.lanes) for run in runs]
-        return self._leaving(call, runs, accounts.left.flatten().tolist())
+    def _leaves(self, runs: Sequence[Run]) -> bool:
+        """Whether a position may leave before its end."""
+        halting = self.model.cfg.readout != "last"
+        return self.early and (halting or any(run.track.leave is not None for run in runs))
 
-    def _leaving(self, call: Call, runs: Sequence[Run], flags: Sequence[bool]) -> list[list[bool]]:
-        """The flags by run; what positions leave behind is shown in the loops that they skip."""
+    def _turns(self, runs: Sequence[Run]) -> int:
+        """Loops to run before anybody is asked who has left."""
+        left = [run.track.n_loops - run.loop for run in runs]
+        leaves = [run.track.leave for run in runs if run.track.leave is not None]
+        if any(counted(leave.exit, 0) == 0 for leave in leaves):
+            return 1
+        if not self._leaves(runs):
+            return min(left)
+        # What leaves must be seen in the loops that follow by the rest of its piece.
+        alone = all(len(run.lanes) == 1 for run in runs)
+        return min(self.settings.stride, max(left)) if alone else 1
+
+    def _turn(self, runs: Sequence[Run], turns: int) -> list[list[int]]:
+        call = self._call(runs)
+        gone = self._loop(call, turns)
+        if not self._leaves(runs):
+            return [
+                [run.loop + turns if run.loop + turns == run.track.n_loops else 0] * len(run.lanes)
+                for run in runs
+            ]
+        numbers = gone.tolist()
         size = self.settings.block_size
-        by_track: dict[int, list[bool]] = {}
+        left: dict[int, list[int]] = {}
         shown: list[tuple[int, int, int]] = []
         for run, start in zip(call.runs, call.starts, strict=True):
-            leaving = list(flags[start : start + len(run.lanes)])
-            by_track[run.track.id] = leaving
-            if any(leaving):
-                shown += [
-                    (place(run.track, at, size), run.loop + 1, run.track.n_loops)
-                    for at, gone in zip(run.positions, leaving, strict=True)
-                    if gone
-                ]
+            left[run.track.id] = numbers[start : start + len(run.lanes)]
+            shown += [
+                (place(run.track, at, size), loops, run.track.n_loops)
+                for at, loops in zip(run.positions, left[run.track.id], strict=True)
+                if loops
+            ]
         self.pages.deepen(shown)
-        return [by_track[run.track.id] for run in runs]
+        return [left[run.track.id] for run in runs]
+
+    def _loop(self, call: Call, turns: int) -> Tensor:
+        """Run loops; (N,) int64, after which of them each row left, 0 where it is going.
+
+        A row that has left while others go on writes nowhere, and what it said is kept.
+        """
+        view, context = self._view(call), self._context(call)
+        h, e, value = (self.lanes.take(name, call.lanes) for name in ("h", "e", "value"))
+        depth, gone = call.loops, torch.zeros_like(call.loops)
+        beyond = nowhere(self.settings.blocks, self.settings.block_size)
+        for turn in range(turns):
+            last, at = depth + 1 >= call.ends, depth.clamp(max=self.n_loops - 1)
+            if turn:
+                view = replace(view, write=torch.where(gone == 0, view.write, beyond))
+            h, told, _ = self.model.recurrent.turn(
+                h,
+                e,
+                cast("Any", self._accounts(call, h)),
+                self._tick(call, at, last.unsqueeze(1)),
+                context,
+                self.pages.loop(at, view),
+                coefficients=self.constants.coefficients,
+                observed=False,
+            )
+            accounts, depth = cast("Accounts", told), depth + 1
+            left = last | accounts.left.squeeze(1) if self.early else last
+            value = torch.where((gone == 0)[:, None, None], accounts.value, value)
+            gone = torch.where((gone == 0) & left, depth, gone)
+        self.lanes.put("h", call.lanes, h)
+        self.lanes.put("value", call.lanes, value)
+        self.lanes.clear()
+        return gone
 
     def land(self, runs: Sequence[Run]) -> "Landing":
         """The coda for flights that have left the loop, and the logits that somebody reads."""
@@ -176,11 +225,11 @@ class Runner:
         cos, sin = (self.lanes.take(name, call.lanes) for name in ("cos", "sin"))
         return AttentionContext(Rotary(cos, sin))
 
-    def _tick(self, call: Call) -> Tick:
+    def _tick(self, call: Call, loops: Tensor, last: Tensor) -> Tick:
         """What tells the rows' loops apart; what they have of their own is that of the first."""
-        signals = None if self._signals is None else self._signals.index_select(0, call.loops)
-        scales = None if self._scales is None else self._scales.index_select(0, call.loops)
-        return Tick(signals, scales, call.last, self.constants.ticks[call.runs[0].loop].own)
+        signals = None if self._signals is None else self._signals.index_select(0, loops)
+        scales = None if self._scales is None else self._scales.index_select(0, loops)
+        return Tick(signals, scales, last, self.constants.ticks[call.runs[0].loop].own)
 
     def _accounts(self, call: Call, before: Tensor) -> Accounts:
         """The accounts of the rows, those that are kept in one way together."""
@@ -195,7 +244,7 @@ class Runner:
             before=before,
             asks=gated or self.model.cfg.readout != "last",
             value=torch.empty_like(before),
-            left=torch.zeros_like(call.last),
+            left=torch.zeros_like(call.lanes, dtype=torch.bool).unsqueeze(1),
         )
 
     def _parties(self, call: Call) -> list[Party]:

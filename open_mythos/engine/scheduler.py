@@ -214,15 +214,20 @@ class Scheduler:
         ]
         return sorted(runs, key=lambda run: len(run.lanes) > 1)
 
-    def turned(self, runs: Sequence[Run], done: Sequence[Sequence[bool]]) -> None:
-        """Commit a loop of `runs`: which of their positions leave, beside those at their end."""
-        for run, leaving in zip(runs, done, strict=True):
+    def turned(self, runs: Sequence[Run], turns: int, left: Sequence[Sequence[int]]) -> None:
+        """Commit loops of `runs`.
+
+        Args:
+            runs: Who took part.
+            turns: Loops that were run.
+            left: By run and position, loops after which it left; 0 where it is going.
+        """
+        for run, loops in zip(runs, left, strict=True):
             flight = run.track.flight
             assert flight is not None
-            flight.loops += 1
-            for position, gone in zip(run.positions, leaving, strict=True):
-                if gone or run.last:
-                    flight.left[position - run.first] = flight.loops
+            flight.loops += turns
+            for position, gone in zip(run.positions, loops, strict=True):
+                flight.left[position - run.first] = gone
 
     def landing(self) -> list[Run]:
         """Flights that have left the loop as a whole, once they are worth a call."""

@@ -19,6 +19,8 @@ class EngineConfig:
             model's max_loop_iters.
         gather: Share of those under way that must have left the loop before they go on: prelude
             and coda cost little more for many than for few, and who waits for them does not loop.
+        stride: Loops that single positions run before the host is told who has left: more waste
+            loops on those that have, and spare waiting for the device.
         queue: Requests that may wait; more are refused.
         share_prefixes: Whether prompts that start alike share blocks.
         buckets: Numbers of positions that a call is filled up to, ascending: shapes of which there
@@ -31,12 +33,13 @@ class EngineConfig:
     chunk: int = 256
     n_loops: int | None = None
     gather: float = 0.25
+    stride: int = 1
     queue: int = 1024
     share_prefixes: bool = True
     buckets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "block_size", "rows", "chunk", "queue"):
+        for name in ("blocks", "block_size", "rows", "chunk", "stride", "queue"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"engine.{name} is {value!r}; it must be an int of at least 1")

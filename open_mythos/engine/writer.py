@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from open_mythos.engine.request import Event, Finish, Request
-from open_mythos.generate.continuation import Guide, Token
+from open_mythos.generate.continuation import Finish as End, Guide, Token
 from open_mythos.generate.logprobs import TokenLogprobs
 from open_mythos.generate.rows import Row
 from open_mythos.generate.text import Writer as TextWriter
@@ -55,17 +55,17 @@ class Writer:
         prompt = () if self.output else self.told
         early = len(self.output) < self.asked.sampling.min_tokens
         self.output.append(token)
-        finish: Finish | None = None
+        end: End | None = None
         text, matched = "", None
         if token in self.ends and not early:
-            finish = "stop"
+            end = "stop"
         elif len(self.output) >= self.most:
-            finish = "length"
+            end = "length"
         elif self.guide is not None:
             self.guide.accept(token)
         if self.spelling is not None:
-            piece = self.spelling.piece(Token(token, loops, logprobs, finish))
-            text, finish, matched = piece.text, piece.finish, piece.matched
+            piece = self.spelling.piece(Token(token, loops, logprobs, end))
+            text, end, matched = piece.text, piece.finish, piece.matched
         return Event(
             request=self.request,
             choice=self.choice,
@@ -73,7 +73,7 @@ class Writer:
             text=text,
             loops=loops,
             logprobs=logprobs,
-            finish=finish,
+            finish=end,
             matched=matched,
             prompt=prompt,
         )

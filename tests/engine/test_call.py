@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def track(number: int, row: int, blocks: list[int]) -> Track:
-    return Track(number, [0] * 9, 4, None, row=row, blocks=blocks)
+    return Track(number, list(range(10, 19)), 4, None, row=row, blocks=blocks)
 
 
 def test_single_positions_come_first_then_fillers_then_pieces() -> None:
@@ -32,11 +32,10 @@ def test_single_positions_come_first_then_fillers_then_pieces() -> None:
     assert call.positions.tolist() == [5, 3, 0, 0, 0, 4, 6, 8]
     assert call.numbers[2].tolist() == [3 * 4 + 1, 9 * 4 + 3, *[beyond] * 3, 20, 22, 24]
     assert call.loops.tolist() == [1, 3, 0, 0, 0, 2, 2, 2]
-    assert call.last.flatten().tolist() == [False, True, True, True, True, False, False, False]
+    assert call.ends.tolist() == [4, 4, 1, 1, 1, 4, 4, 4]
+    assert call.numbers[5].tolist() == [2, 0, 4, 4, 4, 1, 1, 1]
+    assert call.tokens.tolist() == [15, 13, 0, 0, 0, 14, 16, 18]
     assert [(p.start, p.stop, p.row, p.width) for p in call.pieces] == [(5, 8, 1, 3)]
-    assert call.column(lambda run: [run.track.id] * len(run.lanes), -1).tolist() == [
-        5, 6, -1, -1, -1, 8, 8, 8,
-    ]  # fmt: skip
 
 
 def test_views_show_each_row_its_own_past() -> None:

@@ -86,6 +86,7 @@ def test_any_schedule_says_what_each_request_says_alone(
                 rows=data.draw(st.integers(1, 5)),
                 chunk=data.draw(st.integers(4, 12)),
                 buckets=data.draw(st.sampled_from([(), (4, 8, 16)])),
+                stride=data.draw(st.integers(1, 4)),
             ),
         )
         which = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=8))

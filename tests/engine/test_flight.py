@@ -28,8 +28,7 @@ def test_a_track_lacks_the_blocks_of_its_tokens_and_one_more() -> None:
     assert track.missing(4) == 1
 
 
-def test_a_run_knows_its_last_loop_and_whether_a_token_follows() -> None:
+def test_a_token_follows_the_last_that_is_known() -> None:
     track = Track(0, [1] * 4, 3, None)
-    assert [Run(track, 0, [0], [0], loop).last for loop in range(3)] == [False, False, True]
     assert Run(track, 0, [0, 1], [2, 3], 0).speaks
     assert not Run(track, 0, [0, 1], [1, 2], 0).speaks

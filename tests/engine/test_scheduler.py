@@ -42,8 +42,16 @@ class Machine:
         self.check()
         going = scheduler.turn()
         assert [len(run.lanes) > 1 for run in going] == sorted(len(r.lanes) > 1 for r in going)
-        done = [[self.luck.random() < 0.4 for _ in run.lanes] for run in going]
-        scheduler.turned(going, done)
+        turns = self.luck.randint(1, min((r.track.n_loops - r.loop for r in going), default=1))
+        left = [[self.leave(run, turns) for _ in run.lanes] for run in going]
+        scheduler.turned(going, turns, left)
+
+    def leave(self, run: Run, turns: int) -> int:
+        """After which of the next loops a position leaves."""
+        for loop in range(run.loop + 1, run.loop + turns + 1):
+            if loop == run.track.n_loops or self.luck.random() < 0.4:
+                return loop
+        return 0
 
     def land(self, run: Run) -> None:
         track = run.track
@@ -214,6 +222,7 @@ def test_who_has_left_waits_for_his_share_of_the_others(gather: float) -> None:
         machine.scheduler.add(Track(i, [i], i + 1, None))
     landings = []
     machine.luck.random = lambda: 1.0  # type: ignore[method-assign] -- nobody leaves early
+    machine.luck.randint = lambda low, high: 1  # type: ignore[method-assign] -- loop by loop
     while machine.scheduler.tracks:
         before = len(machine.scheduler.tracks)
         machine.step()
