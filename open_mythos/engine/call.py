@@ -47,6 +47,13 @@ class BlockTables:
             self.table.view(-1).index_copy_(0, where, what)
 
 
+def fillers(settings: EngineConfig, count: int, device: torch.device) -> Tensor:
+    """The numbers (7, count) of rows that are nobody's: they see nothing, and write nowhere."""
+    beyond = nowhere(settings.blocks, settings.block_size)
+    row = (settings.lanes, 0, beyond, 0, 1, settings.rows, 0)
+    return upload([[number] * count for number in row], device, torch.int64)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Rows start .. stop of a call that are positions of one request, which sees `width` blocks."""

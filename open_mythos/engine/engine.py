@@ -131,7 +131,7 @@ class Engine:
             blocks=pool.count,
             used=pool.used,
             idle=pool.idle,
-            block_bytes=self.runner.pages.block_bytes,
+            block_bytes=self.runner.stages.pages.block_bytes,
             reused=scheduler.reused,
             preemptions=scheduler.preemptions,
             evictions=pool.evicted,
@@ -220,7 +220,7 @@ class Engine:
         for i, run in enumerate(speaking):
             track = run.track
             if not numbers[i]:
-                self.runner.pages.scrub(self.scheduler.pool.disown(track.blocks))
+                self.runner.stages.pages.scrub(self.scheduler.pool.disown(track.blocks))
                 events.append(self._end(track, "error"))
             elif not writers[i].most:
                 events.append(self._end(track, "length"))

@@ -45,6 +45,11 @@ class Party:
     loop: int
     rows: Tensor | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether what it remembers does not depend on the loop."""
+        return self.leave is None or type(self.leave.exit) in START
+
 
 def counted(rule: Exit, loop: int) -> int:
     """Loops done, as far as they make a difference to an exit."""
@@ -90,6 +95,11 @@ class Lanes:
             }
         self._kept: dict[object, tuple[Tensor, ...]] = {}
         self._log_probs: Tensor | None = None
+
+    @property
+    def kinds(self) -> tuple[int, bool]:
+        """What `open` has to start anew changes with this alone."""
+        return len(self._kept), self._log_probs is not None
 
     def take(self, name: str, lanes: Tensor) -> Tensor:
         """(n, 1, ...) of `lanes` (n,)."""

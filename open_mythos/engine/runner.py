@@ -1,23 +1,20 @@
-"""Runner: the three stages of the network, each for the positions that a plan names."""
+"""Runner: plans in, what became of them out; between them stages, captured where they can be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from open_mythos.engine.call import BlockTables, Call, place
+from open_mythos.engine.call import Call, place
 from open_mythos.engine.flight import Run
-from open_mythos.engine.lanes import Accounts, Lanes, Party, counted
-from open_mythos.engine.pages import Pages, View, nowhere
+from open_mythos.engine.graphs import Graphs
+from open_mythos.engine.lanes import Party, counted
 from open_mythos.engine.settings import EngineConfig
+from open_mythos.engine.stages import Stages
+from open_mythos.generate.decode import watched
 from open_mythos.model.mythos import OpenMythos
-from open_mythos.nn.attention.context import AttentionContext
-from open_mythos.nn.block import run_blocks
-from open_mythos.nn.loop.constants import Tick
 from open_mythos.nn.loop.exiting import Leave
-from open_mythos.nn.rotary import Rotary, rotary
 from open_mythos.nn.upload import upload
 
 
@@ -49,65 +46,45 @@ class Turned:
 
 
 class Runner:
-    """Tensors of an engine: pages, lanes, and what the model's loops have in common.
-
-    A position is one row of every call, (N, 1, dim), whoever it belongs to: prompts and new tokens
-    pass through the same matrices together. Attention alone takes the positions of one request
-    together where there are several.
+    """Stages for the positions that a plan names.
 
     Attributes:
         model: The network, in evaluation mode.
-        n_loops: Most loops of a request.
-        early: Whether a position that has left needs no more loops: what it shows to others does
-            not change any more.
+        settings: Sizes, with the buckets of the device where none were given.
+        stages: All tensors.
+        graphs: Captured stages; None where they run one operation after the other.
     """
 
     def __init__(self, model: OpenMythos, settings: EngineConfig) -> None:
         """Allocate everything that `settings` says."""
+        cuda = model.embed.weight.is_cuda
+        if settings.buckets is None and cuda:
+            settings = replace(settings, buckets=settings.few)
         self.model, self.settings = model, settings
-        cfg, weight = model.cfg, model.embed.weight
-        self.n_loops = settings.n_loops or cfg.max_loop_iters
-        self.early = cfg.halted == "freeze" or cfg.kv == "first"
-        self.device = weight.device
-        self.pages = Pages(cfg, settings.blocks, settings.block_size, self.n_loops, weight.detach())
-        width = cfg.dim * model.recurrent.injection.streams
-        self.lanes = Lanes(cfg, settings.lanes, width, weight.detach())
-        longest = min(cfg.max_seq_len, settings.blocks * settings.block_size)
-        self.tables = BlockTables(settings.rows, -(-longest // settings.block_size), self.device)
-        self.refresh()
+        self.device = model.embed.weight.device
+        self.stages = Stages(model, settings)
+        loop = model.recurrent
+        self._own = loop.routers is not None or loop.attentions is not None
+        wanted = cuda and not watched(model) if settings.graphs is None else settings.graphs
+        self.graphs = Graphs(settings) if wanted and not self._own else None
 
-    @torch.no_grad()
     def refresh(self) -> None:
         """Take over what all loops share from the weights, after those have changed."""
-        loop = self.model.recurrent
-        self.constants = loop.constants(self.n_loops, self.model.embed.weight).copy()
-        ticks = self.constants.ticks
-        signals = [tick.signal for tick in ticks if tick.signal is not None]
-        scales = [tick.scale for tick in ticks if tick.scale is not None]
-        self._signals = torch.stack(signals).unsqueeze(1) if signals else None
-        self._scales = torch.stack(scales).unsqueeze(1) if scales else None
+        self.stages.refresh()
+        if self.graphs is not None:
+            self.graphs.clear()
 
     def enter(self, runs: Sequence[Run]) -> None:
         """Embed positions, run the prelude, and put them where the loop starts."""
-        call, model = self._call(runs), self.model
-        where = call.positions.unsqueeze(1)
-        angles = rotary(where, model.cfg.rope_dim, model.cfg.rope_theta)
-        view = self._view(call)
-        slots = [self.pages.prelude(i, view) for i in range(len(model.prelude))]
-        x = model.embed(call.tokens).unsqueeze(1)
-        x = run_blocks(model.prelude, x, AttentionContext(angles), slots)
-        h, e = model.recurrent.begin(x, where)
-        h = model.recurrent.injection.spread(h)
-        self.lanes.open(call.lanes, h=h, e=e, cos=angles.cos, sin=angles.sin)
+        self._run(self.stages.enter, self._call(runs), "enter", self.stages.lanes.kinds)
 
-    def turn(self, runs: Sequence[Run]) -> "Turned":
+    def turn(self, runs: Sequence[Run]) -> Turned:
         """One loop or more for positions in the loop, and who has left with which.
 
         Where nobody can leave early, as many as everybody has left; else one, or the settings'
         `stride`.
         """
-        loop = self.model.recurrent
-        if loop.routers is None and loop.attentions is None:
+        if not self._own:
             turns = self._turns(runs)
             return Turned(turns, self._turn(runs, turns))
         # Loops with weights of their own: one call for those that share theirs.
@@ -122,7 +99,7 @@ class Runner:
     def _leaves(self, runs: Sequence[Run]) -> bool:
         """Whether a position may leave before its end."""
         halting = self.model.cfg.readout != "last"
-        return self.early and (halting or any(run.track.leave is not None for run in runs))
+        return self.stages.early and (halting or any(run.track.leave is not None for run in runs))
 
     def _turns(self, runs: Sequence[Run]) -> int:
         """Loops to run before anybody is asked who has left."""
@@ -138,7 +115,11 @@ class Runner:
 
     def _turn(self, runs: Sequence[Run], turns: int) -> list[list[int]]:
         call = self._call(runs)
-        gone = self._loop(call, turns)
+        parties = self._parties(call)
+        loop = partial(self.stages.loop, parties=parties, turns=turns)
+        # Several parties go by their rows, and what a user's own exit goes by nobody knows.
+        alike = len(parties) == 1 and parties[0].known
+        gone = self._run(loop, call, "loop", turns, parties[0]) if alike else loop(call)
         if not self._leaves(runs):
             return [
                 [run.loop + turns if run.loop + turns == run.track.n_loops else 0] * len(run.lanes)
@@ -155,99 +136,42 @@ class Runner:
                 for at, loops in zip(run.positions, left[run.track.id], strict=True)
                 if loops
             ]
-        self.pages.deepen(shown)
+        self.stages.pages.deepen(shown)
         return [left[run.track.id] for run in runs]
 
-    def _loop(self, call: Call, turns: int) -> Tensor:
-        """Run loops; (N,) int64, after which of them each row left, 0 where it is going.
-
-        A row that has left while others go on writes nowhere, and what it said is kept.
-        """
-        view, context = self._view(call), self._context(call)
-        h, e, value = (self.lanes.take(name, call.lanes) for name in ("h", "e", "value"))
-        depth, gone = call.loops, torch.zeros_like(call.loops)
-        beyond = nowhere(self.settings.blocks, self.settings.block_size)
-        for turn in range(turns):
-            last, at = depth + 1 >= call.ends, depth.clamp(max=self.n_loops - 1)
-            if turn:
-                view = replace(view, write=torch.where(gone == 0, view.write, beyond))
-            h, told, _ = self.model.recurrent.turn(
-                h,
-                e,
-                cast("Any", self._accounts(call, h)),
-                self._tick(call, at, last.unsqueeze(1)),
-                context,
-                self.pages.loop(at, view),
-                coefficients=self.constants.coefficients,
-                observed=False,
-            )
-            accounts, depth = cast("Accounts", told), depth + 1
-            left = last | accounts.left.squeeze(1) if self.early else last
-            value = torch.where((gone == 0)[:, None, None], accounts.value, value)
-            gone = torch.where((gone == 0) & left, depth, gone)
-        self.lanes.put("h", call.lanes, h)
-        self.lanes.put("value", call.lanes, value)
-        self.lanes.clear()
-        return gone
-
-    def land(self, runs: Sequence[Run]) -> "Landing":
+    def land(self, runs: Sequence[Run]) -> Landing:
         """The coda for flights that have left the loop, and the logits that somebody reads."""
-        call, model = self._call(runs), self.model
-        view = self._view(call)
-        x = model.recurrent.injection.gathered(self.lanes.take("value", call.lanes))
-        slots = [self.pages.coda(i, view) for i in range(len(model.coda))]
-        x = run_blocks(model.coda, x, self._context(call), slots)
+        call, stages = self._call(runs), self.stages
         rows = {
             run.track.id: slice(start, start + len(run.lanes))
             for run, start in zip(call.runs, call.starts, strict=True)
         }
-        whole = {
-            run.track.id: model.head(model.norm(x[rows[run.track.id]])).squeeze(1)
-            for run in runs
-            if run.track.whole
-        }
         ends = [rows[run.track.id].stop - 1 for run in runs if run.speaks]
+        if self.graphs is not None and self.graphs.fits(call):
+            said = self._run(lambda c: stages.logits(stages.coda(c)), call, "land")
+            whole = {r.track.id: said[rows[r.track.id]].clone() for r in runs if r.track.whole}
+            kept = said.index_select(0, upload(ends, self.device)) if ends else None
+            return Landing(kept, whole)
+        x = stages.coda(call)
+        whole = {r.track.id: stages.logits(x[rows[r.track.id]]) for r in runs if r.track.whole}
         if not ends:
             return Landing(None, whole)
-        kept = x.index_select(0, upload(ends, self.device))
-        return Landing(model.head(model.norm(kept)).squeeze(1), whole)
-
-    # -- parts of a call -------------------------------------------------------------------------
+        return Landing(stages.logits(x.index_select(0, upload(ends, self.device))), whole)
 
     def _call(self, runs: Sequence[Run]) -> Call:
-        self.tables.follow(runs)
+        self.stages.tables.follow(runs)
         return Call.of(runs, self.settings, self.device)
 
-    def _view(self, call: Call) -> View:
-        return call.view(self.tables, self.settings.block_size)
-
-    def _context(self, call: Call) -> AttentionContext:
-        cos, sin = (self.lanes.take(name, call.lanes) for name in ("cos", "sin"))
-        return AttentionContext(Rotary(cos, sin))
-
-    def _tick(self, call: Call, loops: Tensor, last: Tensor) -> Tick:
-        """What tells the rows' loops apart; what they have of their own is that of the first."""
-        signals = None if self._signals is None else self._signals.index_select(0, loops)
-        scales = None if self._scales is None else self._scales.index_select(0, loops)
-        return Tick(signals, scales, last, self.constants.ticks[call.runs[0].loop].own)
-
-    def _accounts(self, call: Call, before: Tensor) -> Accounts:
-        """The accounts of the rows, those that are kept in one way together."""
-        parties = [Party(None, 0)]
-        if any(run.track.leave is not None for run in call.runs):
-            parties = self._parties(call)
-        gated = any(p.leave.exit.gated for p in parties if p.leave is not None)
-        return Accounts(
-            lanes=self.lanes,
-            index=call.lanes,
-            parties=parties,
-            before=before,
-            asks=gated or self.model.cfg.readout != "last",
-            value=torch.empty_like(before),
-            left=torch.zeros_like(call.lanes, dtype=torch.bool).unsqueeze(1),
-        )
+    def _run(self, stage: Callable[[Call], Tensor], call: Call, *name: Hashable) -> Tensor:
+        """A stage, replayed where its shape has been captured or can be."""
+        if self.graphs is None or not self.graphs.fits(call):
+            return stage(call)
+        return self.graphs.run(stage, call, name)
 
     def _parties(self, call: Call) -> list[Party]:
+        """The rows of a call, those whose accounts are kept in one way together."""
+        if all(run.track.leave is None for run in call.runs):
+            return [Party(None, 0)]
         rows: dict[tuple[int, int], list[int]] = {}
         leaves: dict[int, Leave | None] = {}
         for run, start in zip(call.runs, call.starts, strict=True):

@@ -24,7 +24,10 @@ class EngineConfig:
         queue: Requests that may wait; more are refused.
         share_prefixes: Whether prompts that start alike share blocks.
         buckets: Numbers of positions that a call is filled up to, ascending: shapes of which there
-            are few. Empty: calls are as large as what they are for.
+            are few. Empty: calls are as large as what they are for. None: `few` on a GPU, and empty
+            elsewhere.
+        graphs: Whether calls of those sizes are captured as CUDA graphs; None: on a GPU, unless
+            somebody hooked the model.
     """
 
     blocks: int = 1024
@@ -36,7 +39,8 @@ class EngineConfig:
     stride: int = 1
     queue: int = 1024
     share_prefixes: bool = True
-    buckets: tuple[int, ...] = ()
+    buckets: tuple[int, ...] | None = None
+    graphs: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("blocks", "block_size", "rows", "chunk", "stride", "queue"):
@@ -55,7 +59,8 @@ class EngineConfig:
                 f"engine.chunk is {self.chunk}, block_size {self.block_size}; a piece of a prompt "
                 "is at least one block: raise the one or lower the other"
             )
-        if list(self.buckets) != sorted({b for b in self.buckets if b > 0}):
+        sizes = self.buckets or ()
+        if list(sizes) != sorted({size for size in sizes if size > 0}):
             raise ConfigError(
                 f"engine.buckets is {self.buckets}; it must be ascending numbers of at least 1"
             )
@@ -67,4 +72,9 @@ class EngineConfig:
 
     def bucket(self, count: int) -> int:
         """What a call of `count` positions is filled up to."""
-        return next((size for size in self.buckets if size >= count), count)
+        return next((size for size in self.buckets or () if size >= count), count)
+
+    @property
+    def few(self) -> tuple[int, ...]:
+        """Buckets for single positions of every row: powers of two, then multiples of 8."""
+        return tuple(sorted({1, 2, 4, *range(8, self.rows, 8), self.rows}))

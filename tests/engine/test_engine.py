@@ -299,4 +299,4 @@ def test_stats_count_what_was_done(build: Any, ask: Any, sizes: Any) -> None:
     done = engine.stats.totals
     assert (done.requests, done.finished, done.tokens, done.loops) == (1, 1, 4, 8)
     assert (done.read, done.positions) == (6, 12)
-    assert engine.stats.block_bytes == engine.runner.pages.block_bytes
+    assert engine.stats.block_bytes == engine.runner.stages.pages.block_bytes

@@ -81,11 +81,11 @@ def test_logits_are_formed_where_somebody_reads_them(build: Any, sizes: Any) -> 
 def test_constants_follow_the_weights_when_told(build: Any, sizes: Any) -> None:
     model = build()
     runner = Runner(model, sizes())
-    before = [t.clone() for t in runner.constants.tensors()]
+    before = [t.clone() for t in runner.stages.constants.tensors()]
     for parameter in model.recurrent.parameters():
         parameter.mul_(1.5)
-    kept = runner.constants.tensors()
+    kept = runner.stages.constants.tensors()
     assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))
     runner.refresh()
-    now = runner.constants.tensors()
+    now = runner.stages.constants.tensors()
     assert not all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
