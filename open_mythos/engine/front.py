@@ -105,6 +105,7 @@ class AsyncEngine:
         self.engine, self.buffer = engine, buffer
         self._streams: dict[int, Stream] = {}
         self._said: list[Callable[[], object]] = []
+        self._asked: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
@@ -147,25 +148,18 @@ class AsyncEngine:
         if self._draining or self._task is None:
             raise BusyError("the engine is not running, or is about to end; try another")
         stream = Stream(self, request)
-        taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        loop = asyncio.get_running_loop()
 
         def take() -> None:
-            try:
-                stream.number = self.engine.add(request)
-                self._streams[stream.number] = stream
-            except Exception as error:  # noqa: BLE001 -- raised where it was asked
-                loop.call_soon_threadsafe(_settle, taken, error)
-            else:
-                loop.call_soon_threadsafe(_settle, taken, stream.number)
+            stream.number = self.engine.add(request)
+            self._streams[stream.number] = stream
 
-        self.tell(take)
         try:
-            await taken
+            await self._ask(take)
         except asyncio.CancelledError:
             # Whether it was taken in is not known here; behind `take`, it is.
+            loop = asyncio.get_running_loop()
             self.tell(lambda: self.engine.cancel(stream.number))
-            self.tell(lambda: self._streams.pop(stream.number, None))
+            self.tell(lambda: loop.call_soon_threadsafe(self.forget, stream))
             raise
         return stream
 
@@ -189,10 +183,26 @@ class AsyncEngine:
         """What the engine does, between two of its steps."""
         if self._task is None or self._task.done():
             return self.engine.stats
+        found: Stats = await self._ask(lambda: self.engine.stats)
+        return found
+
+    async def _ask(self, question: Callable[[], Any]) -> Any:
+        """What the engine's thread answers before its next step, or raises."""
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[Stats] = loop.create_future()
-        self.tell(lambda: loop.call_soon_threadsafe(_settle, found, self.engine.stats))
-        return await found
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def work() -> None:
+            try:
+                found = question()
+            except Exception as error:  # noqa: BLE001 -- raised where it was asked
+                loop.call_soon_threadsafe(_settle, answer, None, error)
+            else:
+                loop.call_soon_threadsafe(_settle, answer, found, None)
+
+        self._asked.add(answer)
+        answer.add_done_callback(self._asked.discard)
+        self.tell(work)
+        return await answer
 
     def tell(self, command: Callable[[], object]) -> None:
         """Let the engine's thread do something before its next step."""
@@ -238,13 +248,17 @@ class AsyncEngine:
             stream.fail(error)
         self._streams.clear()
         self._empty.set()
+        for answer in list(self._asked):
+            broken = RuntimeError("the engine broke down")
+            broken.__cause__ = error
+            _settle(answer, None, broken)
 
 
-def _settle(future: "asyncio.Future[Any]", result: object) -> None:
+def _settle(future: "asyncio.Future[Any]", result: object, error: Exception | None) -> None:
     """Answer who waits, if he still does."""
     if future.done():
         return
-    if isinstance(result, Exception):
-        future.set_exception(result)
+    if error is not None:
+        future.set_exception(error)
     else:
         future.set_result(result)

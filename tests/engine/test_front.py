@@ -132,5 +132,28 @@ def test_a_broken_engine_is_told_to_all_who_wait(
             assert isinstance(caught.value.__cause__, MemoryError)
             with pytest.raises(RuntimeError, match="broke"):
                 await front.open(ask([1], 2))
+            assert (await front.stats()).running == 1
 
+    within(30, work())
+
+
+def test_who_asks_while_it_breaks_is_told(
+    build: Any, ask: Any, sizes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(build(), settings=sizes())
+
+    def broken(request: Request) -> int:
+        front.tell(lambda: 1 / 0)  # before the next step, when others have asked
+        return -1
+
+    async def work() -> None:
+        async with front:
+            monkeypatch.setattr(engine, "add", broken)
+            asked = [front.open(ask([i], 2)) for i in range(2)]
+            late = asyncio.create_task(front.stats())
+            found = await asyncio.gather(*asked, late, return_exceptions=True)
+            late_too = await asyncio.gather(front.open(ask([1], 2)), return_exceptions=True)
+            assert any(isinstance(one, RuntimeError) for one in (*found, *late_too))
+
+    front = AsyncEngine(engine)
     within(30, work())
