@@ -24,6 +24,10 @@ class ShapeError(MythosError, RuntimeError):
     """Two tensors that do not fit; a RuntimeError, as PyTorch's own shape errors are."""
 
 
+class BusyError(MythosError, RuntimeError):
+    """A request that nobody has room for now; the same request may be taken later."""
+
+
 class CheckpointError(MythosError, ValueError):
     """Files on disk that are damaged, foreign, or unsafe to read."""
 

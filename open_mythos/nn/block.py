@@ -10,7 +10,7 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.attention.gqa import GQAttention
 from open_mythos.nn.attention.mla import MLAttention
-from open_mythos.nn.cache import Entries, LayerCache, StaticSlot
+from open_mythos.nn.cache import Entries, LayerCache, LookedUp, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.moe.layer import MoEFFN
@@ -165,6 +165,8 @@ class TransformerBlock(nn.Module):
         shared: Entries | None,
     ) -> tuple[Tensor, Entries, Entries]:
         """What attention says, the positions' own entries, and all that were looked at."""
+        if isinstance(slot, LookedUp):
+            return slot.look(attn, x, context), {}, {}
         if shared is not None:
             q = attn.queries(x, context.rotary)
             return attn.mix(q, shared, context), {}, shared

@@ -2,12 +2,19 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig, layer_name
 from open_mythos.errors import CacheError
+
+
+if TYPE_CHECKING:
+    from open_mythos.nn.attention.context import AttentionContext
+    from open_mythos.nn.attention.gqa import GQAttention
+    from open_mythos.nn.attention.mla import MLAttention
 
 
 Entries = dict[str, Tensor]  # entry name -> (B, S, *width)
@@ -140,6 +147,16 @@ class StaticSlot(LayerCache):
         for name, tensor in new.items():
             self.store[name].index_copy_(1, self.position, tensor.to(self.store[name].dtype))
         return self.store
+
+
+class LookedUp(LayerCache):
+    """A cache whose entries do not lie in rows, so that it must be asked to attend itself."""
+
+    def look(
+        self, attn: "GQAttention | MLAttention", x: Tensor, context: "AttentionContext"
+    ) -> Tensor:
+        """What attention says (B, T, dim) to `x` (B, T, dim), whose entries are taken in."""
+        raise NotImplementedError
 
 
 class KVCache:

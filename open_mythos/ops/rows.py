@@ -73,7 +73,8 @@ def sum_norm(h: Tensor, signal: Tensor | None, e: Tensor, weight: Tensor, eps: f
 
     Args:
         h: (..., D).
-        signal: (D,), cast to the dtype of `h`; None where the loop carries no index.
+        signal: (D,), or as `h` where rows differ, cast to the dtype of `h`; None where the loop
+            carries no index.
         e: As `h`.
         weight: (D,), cast likewise.
         eps: Added to the mean square.
@@ -81,6 +82,8 @@ def sum_norm(h: Tensor, signal: Tensor | None, e: Tensor, weight: Tensor, eps: f
     Returns:
         rms_norm(h + signal + e) * weight, as `h`.
     """
+    if signal is not None and signal.dim() > 1:  # the kernel has one for all rows
+        h, signal = h + signal.to(h.dtype), None
     if rows_backend(h, signal, e, weight) == "triton" and _alike(h, e):
         from open_mythos.kernels import rows  # noqa: PLC0415 -- triton is optional
 

@@ -34,6 +34,8 @@ def test_sum_norm() -> None:
     h, signal, e, weight = noise(2, 3, 8), noise(8), noise(2, 3, 8), noise(8)
     torch.testing.assert_close(sum_norm(h, signal, e, weight, EPS), rms(h + signal + e) * weight)
     torch.testing.assert_close(sum_norm(h, None, e, weight, EPS), rms(h + e) * weight)
+    each = noise(2, 3, 8)
+    torch.testing.assert_close(sum_norm(h, each, e, weight, EPS), rms(h + each + e) * weight)
 
 
 def test_swiglu() -> None:

@@ -1,0 +1,174 @@
+"""Call: the positions that go through a stage together, from a plan's numbers to tensors."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from open_mythos.engine.flight import Run, Track
+from open_mythos.engine.pages import Glance, View, nowhere
+from open_mythos.engine.settings import EngineConfig
+from open_mythos.nn.attention.context import AttentionContext
+from open_mythos.nn.rotary import Rotary
+from open_mythos.nn.upload import upload
+
+
+# Queries and keys are turned when the rows are projected; who looks needs no angles.
+NO_ANGLES = Rotary(torch.empty(0), torch.empty(0))
+
+
+class BlockTables:
+    """The blocks of every request that runs, by row, where the device can look them up.
+
+    Attributes:
+        table: (rows + 1, M) int64; the last row is nobody's, all zeros.
+    """
+
+    def __init__(self, rows: int, width: int, device: torch.device) -> None:
+        """Room for `width` blocks of each of `rows` requests."""
+        self.table = torch.zeros(rows + 1, width, dtype=torch.int64, device=device)
+        self._lists: list[list[int] | None] = [None] * (rows + 1)
+        self._known = [0] * (rows + 1)
+
+    def follow(self, runs: Iterable[Run]) -> None:
+        """Take over what has been added to the blocks of those whose runs these are."""
+        width, cells = self.table.shape[1], []
+        for run in runs:
+            row, blocks = run.track.row, run.track.blocks
+            if self._lists[row] is not blocks:  # a new list is another text's
+                self._lists[row], self._known[row] = blocks, 0
+            known = self._known[row]
+            if len(blocks) > known:
+                cells += [(row * width + i, blocks[i]) for i in range(known, len(blocks))]
+                self._known[row] = len(blocks)
+        if cells:
+            where, what = upload(list(zip(*cells, strict=True)), self.table.device).unbind()
+            self.table.view(-1).index_copy_(0, where, what)
+
+
+def fillers(settings: EngineConfig, count: int, device: torch.device) -> Tensor:
+    """The numbers (7, count) of rows that are nobody's: they see nothing, and write nowhere."""
+    beyond = nowhere(settings.blocks, settings.block_size)
+    row = (settings.lanes, 0, beyond, 0, 1, settings.rows, 0)
+    return upload([[number] * count for number in row], device, torch.int64)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows start .. stop of a call that are positions of one request, which sees `width` blocks."""
+
+    start: int
+    stop: int
+    row: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """Rows of a call: single positions first, then fillers, then pieces of prompts.
+
+    Attributes:
+        runs: Whose positions, in the order of the rows, without the fillers.
+        starts: The first row of each run.
+        single: Rows that are single positions or fillers.
+        width: Blocks that they look at, at most.
+        pieces: The other rows.
+        numbers: (7, N) int64: lane, position, place inside of a slot, loops done, loops at most,
+            row of the block table, token.
+    """
+
+    runs: Sequence[Run]
+    starts: Sequence[int]
+    single: int
+    width: int
+    pieces: tuple[Piece, ...]
+    numbers: Tensor
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], settings: EngineConfig, device: torch.device) -> "Call":
+        """The call for `runs`, filled up to one of the settings' sizes."""
+        size = settings.block_size
+        single = [run for run in runs if len(run.lanes) == 1]
+        longer = [run for run in runs if len(run.lanes) > 1]
+        count = len(single) + sum(len(run.lanes) for run in longer)
+        spare = settings.bucket(count) - count
+        lanes = [run.lanes[0] for run in single] + [settings.lanes] * spare
+        where = [run.positions[0] for run in single] + [0] * spare
+        write = [place(run.track, run.positions[0], size) for run in single]
+        write += [nowhere(settings.blocks, size)] * spare
+        loops = [run.loop for run in single] + [0] * spare
+        ends = [run.track.n_loops for run in single] + [1] * spare
+        tokens = [run.track.tokens[run.positions[0]] for run in single] + [0] * spare
+        rows = [run.track.row for run in single] + [settings.rows] * spare
+        width = max(where, default=0) // size + 1
+        if settings.buckets:  # few shapes here, too
+            width = 1 << (width - 1).bit_length()
+        alone, starts, pieces = len(lanes), list(range(len(single))), []
+        for run in longer:
+            start, n = len(lanes), len(run.lanes)
+            lanes += run.lanes
+            where += run.positions
+            write += [place(run.track, at, size) for at in run.positions]
+            loops += [run.loop] * n
+            ends += [run.track.n_loops] * n
+            tokens += [run.track.tokens[at] for at in run.positions]
+            rows += [run.track.row] * n
+            starts.append(start)
+            pieces.append(Piece(start, start + n, run.track.row, where[-1] // size + 1))
+        numbers = upload([lanes, where, write, loops, ends, rows, tokens], device, torch.int64)
+        return cls([*single, *longer], starts, alone, width, tuple(pieces), numbers)
+
+    @property
+    def lanes(self) -> Tensor:
+        """(N,)."""
+        return self.numbers[0]
+
+    @property
+    def positions(self) -> Tensor:
+        """(N,)."""
+        return self.numbers[1]
+
+    @property
+    def loops(self) -> Tensor:
+        """(N,), loops done."""
+        return self.numbers[3]
+
+    @property
+    def ends(self) -> Tensor:
+        """(N,), loops at most."""
+        return self.numbers[4]
+
+    @property
+    def tokens(self) -> Tensor:
+        """(N,)."""
+        return self.numbers[6]
+
+    def view(self, tables: BlockTables, size: int) -> View:
+        """Where the rows write, and what they look at: single rows together, pieces alone."""
+        glances = [self._singles(tables, size)] if self.single else []
+        for piece in self.pieces:
+            blocks = tables.table[piece.row, : piece.width].unsqueeze(0)
+            mask = _seen(self.positions[piece.start : piece.stop], piece.width * size)
+            context = AttentionContext(NO_ANGLES, causal=False, mask=mask[None, None])
+            glances.append(Glance(slice(piece.start, piece.stop), blocks, context))
+        return View(self.numbers[2], glances)
+
+    def _singles(self, tables: BlockTables, size: int) -> Glance:
+        rows, where = slice(0, self.single), self.positions[: self.single]
+        width = min(self.width, tables.table.shape[1])
+        blocks = tables.table[:, :width].index_select(0, self.numbers[5, : self.single])
+        if where.is_cuda:
+            return Glance(rows, blocks, AttentionContext(NO_ANGLES, lengths=where + 1))
+        mask = _seen(where, width * size)[:, None, None]
+        return Glance(rows, blocks, AttentionContext(NO_ANGLES, causal=False, mask=mask))
+
+
+def _seen(positions: Tensor, keys: int) -> Tensor:
+    """(n, keys) boolean: which keys stand at or before each position."""
+    return torch.arange(keys, device=positions.device) <= positions.unsqueeze(1)
+
+
+def place(track: Track, at: int, size: int) -> int:
+    """Where a position writes inside of a slot: block * size + offset."""
+    return track.blocks[at // size] * size + at % size

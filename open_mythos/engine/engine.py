@@ -1,0 +1,261 @@
+"""Engine: requests in, tokens out; a step is a loop of all positions that are in it."""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from open_mythos.engine.admission import Admission
+from open_mythos.engine.counters import Counters, Stats
+from open_mythos.engine.flight import Run, Track
+from open_mythos.engine.request import Completion, Event, Finish, Request
+from open_mythos.engine.runner import Runner
+from open_mythos.engine.scheduler import Scheduler
+from open_mythos.engine.settings import EngineConfig
+from open_mythos.engine.writer import Writer
+from open_mythos.errors import BusyError, InputError
+from open_mythos.generate.detokenise import Spelling
+from open_mythos.generate.logprobs import token_logprobs
+from open_mythos.generate.rows import choose
+from open_mythos.model.mythos import OpenMythos
+
+
+class Engine:
+    """Continuous depth-wise batching: whoever leaves the loop makes room for another at once.
+
+    What a request says does not depend on its company: its tokens are those of `model.generate`
+    for it alone, with its loops and its exit, up to the rounding of sums in another order; its
+    draws follow from its seed and the position. Not for several threads: see `AsyncEngine`.
+
+    Attributes:
+        settings: Sizes.
+        runner: The model, and all tensors.
+        scheduler: Who runs.
+        counters: What was done so far.
+        moved: Whether the last step did anything.
+    """
+
+    def __init__(
+        self,
+        model: OpenMythos,
+        tokenizer: Spelling | None = None,
+        settings: EngineConfig | None = None,
+    ) -> None:
+        """Allocate the cache.
+
+        Args:
+            model: The network, in evaluation mode; `refresh` after changing its weights.
+            tokenizer: Writes text and knows the end of one; None: tokens only, and no stop strings.
+            settings: Sizes; None: the defaults.
+
+        Raises:
+            InputError: If the model cannot serve requests side by side.
+        """
+        self.settings = EngineConfig() if settings is None else settings
+        self._admission = Admission(model, tokenizer, self.settings)
+        self.runner = Runner(model, self.settings)
+        self.scheduler = Scheduler(self.settings)
+        self.counters = Counters()
+        self._writers: dict[int, Writer] = {}  # by track
+        self._tracks: dict[int, list[Track]] = {}  # by request
+        self._numbers = 0
+        self._ended: list[Event] = []
+        self.moved = False
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that cannot be answered, now or later.
+
+        Raises:
+            InputError: Naming what is wrong.
+            ConfigError: If its exit has a wrong name or threshold.
+        """
+        self._admission.check(request)
+
+    def add(self, request: Request) -> int:
+        """Take in a request; the number that its events carry.
+
+        Raises:
+            InputError: As `check`.
+            ConfigError: Likewise.
+            BusyError: If too many wait.
+        """
+        self.check(request)
+        if not self.takes(request):
+            raise BusyError(
+                f"{len(self.scheduler.waiting)} continuations wait and this request asks for "
+                f"{request.sampling.n}; engine.queue is {self.settings.queue}: try again later"
+            )
+        number = self._numbers
+        self._numbers += 1
+        self.counters.requests += 1
+        for writer, track in self._admission.admit(request, number):
+            self._writers[track.id] = writer
+            self._tracks.setdefault(number, []).append(track)
+            self.scheduler.add(track)
+        return number
+
+    def takes(self, request: Request) -> bool:
+        """Whether there is room in the queue."""
+        return len(self.scheduler.waiting) + request.sampling.n <= self.settings.queue
+
+    def cancel(self, number: int) -> bool:
+        """End a request; whether it was still there. The next step tells of its end."""
+        tracks = list(self._tracks.get(number, ()))
+        self._ended += [self._end(track, "cancelled") for track in tracks]
+        return bool(tracks)
+
+    def hold(self, number: int, *, still: bool = True) -> None:
+        """Let a request rest, or go on: who cannot take more tokens now gets none."""
+        for track in self._tracks.get(number, ()):
+            track.held = still
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do something."""
+        return bool(self._ended) or any(
+            not track.held or track.flight is not None for track in self.scheduler.tracks.values()
+        )
+
+    @property
+    def stats(self) -> Stats:
+        """What it is doing now, and has done so far."""
+        scheduler, pool = self.scheduler, self.scheduler.pool
+        flights = [track.flight for track in scheduler.running if track.flight is not None]
+        return Stats(
+            waiting=len(scheduler.waiting),
+            running=len(scheduler.running),
+            lanes=sum(len(flight.lanes) for flight in flights),
+            blocks=pool.count,
+            used=pool.used,
+            idle=pool.idle,
+            block_bytes=self.runner.stages.pages.block_bytes,
+            reused=scheduler.reused,
+            preemptions=scheduler.preemptions,
+            evictions=pool.evicted,
+            totals=copy.copy(self.counters),
+        )
+
+    def refresh(self) -> None:
+        """Take over weights that have changed, and forget what was read with the old ones.
+
+        Raises:
+            InputError: If requests are under way.
+        """
+        if self.scheduler.tracks:
+            raise InputError("weights can change between requests only; let them end, or cancel")
+        self.runner.refresh()
+        self.scheduler.pool.forget_all()
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Finish what has left the loop, let others in, and loop all that are in it."""
+        events, self._ended = self._ended, []
+        self.counters.steps += 1
+        landing = self.scheduler.landing()
+        if landing:
+            events += self._land(landing)
+        entering = self.scheduler.begin()
+        if entering:
+            self.runner.enter(entering)
+            self.scheduler.entered(entering)
+            self.counters.read += sum(len(run.lanes) for run in entering)
+        going = self.scheduler.turn()
+        if going:
+            done = self.runner.turn(going)
+            self.scheduler.turned(going, done.turns, done.left)
+            self.counters.turns += done.turns
+            self.counters.positions += done.turns * sum(len(run.lanes) for run in going)
+        self.moved = bool(events or landing or entering or going)
+        return events
+
+    def run(self) -> Iterator[Event]:
+        """Step until nobody is left who may go on."""
+        while self.busy:
+            yield from self.step()
+
+    def complete(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """The continuations of each request, when all have ended; more may be given than can wait.
+
+        Raises:
+            InputError: If a request cannot be answered, or others are under way.
+        """
+        if self.scheduler.tracks:
+            raise InputError("other requests are under way; take their events from run()")
+        for request in requests:
+            self.check(request)
+        numbers: list[int] = []
+        told: dict[tuple[int, int], list[Event]] = {}
+        while len(numbers) < len(requests) or self.busy:
+            while len(numbers) < len(requests) and self.takes(requests[len(numbers)]):
+                numbers.append(self.add(requests[len(numbers)]))
+            for event in self.step():
+                told.setdefault((event.request, event.choice), []).append(event)
+        return [
+            [Completion.of(told[number, choice]) for choice in range(request.sampling.n)]
+            for number, request in zip(numbers, requests, strict=True)
+        ]
+
+    def _land(self, runs: Sequence[Run]) -> list[Event]:
+        """The coda, and a token for each request whose flight ends with its last token."""
+        landing = self.runner.land(runs)
+        for run in runs:
+            if run.track.id in landing.whole:
+                self._tell(run, landing.whole[run.track.id])
+        speaking = [run for run in runs if run.speaks]
+        loops = {run.track.id: self.scheduler.land(run.track) for run in runs}
+        if landing.logits is None:
+            return []
+        writers = [self._writers[run.track.id] for run in speaking]
+        chosen = choose(landing.logits, [writer.row for writer in writers])
+        wanted = [writer.asked.sampling.logprobs for writer in writers]
+        logprobs = token_logprobs(landing.logits, chosen, wanted)
+        sound = landing.logits.sum(-1).isfinite()  # a tenth of the time that each by itself takes
+        tokens, numbers = torch.stack((chosen, sound.to(chosen.dtype))).tolist()
+        events = []
+        for i, run in enumerate(speaking):
+            track = run.track
+            if not numbers[i]:
+                self.runner.stages.pages.scrub(self.scheduler.pool.disown(track.blocks))
+                events.append(self._end(track, "error"))
+            elif not writers[i].most:
+                events.append(self._end(track, "length"))
+            else:
+                event = writers[i].write(tokens[i], loops[track.id], logprobs[i])
+                track.tokens.append(tokens[i])
+                self.counters.tokens += 1
+                self.counters.loops += loops[track.id]
+                events.append(event)
+                if event.finish is not None:
+                    self._remove(track)
+        return events
+
+    def _tell(self, run: Run, logits: Tensor) -> None:
+        """Note what was thought of the prompt's tokens that follow a run's positions (n, vocab)."""
+        writer = self._writers[run.track.id]
+        prompt, count = writer.asked.prompt, writer.asked.prompt_logprobs
+        known = [at for at in run.positions if at + 1 < len(prompt)]
+        if not known:
+            return
+        follow = torch.tensor([prompt[at + 1] for at in known], device=logits.device)
+        told = token_logprobs(logits[: len(known)], follow, [count] * len(known))
+        writer.prompt |= {at + 1: one for at, one in zip(known, told, strict=True)}
+
+    def _end(self, track: Track, finish: Finish) -> Event:
+        event = self._writers[track.id].end(finish)
+        self._remove(track)
+        return event
+
+    def _remove(self, track: Track) -> None:
+        writer = self._writers.pop(track.id)
+        self.scheduler.remove(track)
+        self.counters.finished += 1
+        rest = [other for other in self._tracks[writer.request] if other is not track]
+        if rest:
+            self._tracks[writer.request] = rest
+        else:
+            del self._tracks[writer.request]

@@ -1,0 +1,188 @@
+"""Runner: plans in, what became of them out; between them stages, captured where they can be."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from open_mythos.engine.call import Call, place
+from open_mythos.engine.flight import Run
+from open_mythos.engine.graphs import Graphs
+from open_mythos.engine.lanes import Party, counted
+from open_mythos.engine.settings import EngineConfig
+from open_mythos.engine.stages import Stages
+from open_mythos.generate.decode import watched
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.loop.exiting import Leave
+from open_mythos.nn.upload import upload
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What was said of positions that have been through the network.
+
+    Attributes:
+        logits: (n, vocab), of the runs that end with their request's last token, in order; None
+            where there are none: all were pieces of prompts.
+        whole: By track, those of all positions of its run, (S, vocab), where they were asked for.
+    """
+
+    logits: Tensor | None
+    whole: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Turned:
+    """What loops did.
+
+    Attributes:
+        turns: Loops that were run.
+        left: By run and position, loops after which it left; 0 where it is going.
+    """
+
+    turns: int
+    left: list[list[int]]
+
+
+class Runner:
+    """Stages for the positions that a plan names.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        settings: Sizes, with the buckets of the device where none were given.
+        stages: All tensors.
+        graphs: Captured stages; None where they run one operation after the other.
+    """
+
+    def __init__(self, model: OpenMythos, settings: EngineConfig) -> None:
+        """Allocate everything that `settings` says."""
+        cuda = model.embed.weight.is_cuda
+        if settings.buckets is None and cuda:
+            settings = replace(settings, buckets=settings.few)
+        self.model, self.settings = model, settings
+        self.device = model.embed.weight.device
+        self.stages = Stages(model, settings)
+        loop = model.recurrent
+        self._own = loop.routers is not None or loop.attentions is not None
+        wanted = cuda and not watched(model) if settings.graphs is None else settings.graphs
+        self.graphs = Graphs(settings) if wanted and not self._own else None
+
+    def refresh(self) -> None:
+        """Take over what all loops share from the weights, after those have changed."""
+        self.stages.refresh()
+        if self.graphs is not None:
+            self.graphs.clear()
+
+    def enter(self, runs: Sequence[Run]) -> None:
+        """Embed positions, run the prelude, and put them where the loop starts."""
+        self._run(self.stages.enter, self._call(runs), "enter", self.stages.lanes.kinds)
+
+    def turn(self, runs: Sequence[Run]) -> Turned:
+        """One loop or more for positions in the loop, and who has left with which.
+
+        Where nobody can leave early, as many as everybody has left; else one, or the settings'
+        `stride`.
+        """
+        if not self._own:
+            turns = self._turns(runs)
+            return Turned(turns, self._turn(runs, turns))
+        # Loops with weights of their own: one call for those that share theirs.
+        left: list[list[int]] = [[] for _ in runs]
+        rows = [self.model.cfg.loop_row(run.loop) for run in runs]
+        for row in sorted(set(rows)):
+            which = [i for i, own in enumerate(rows) if own == row]
+            for i, leaving in zip(which, self._turn([runs[i] for i in which], 1), strict=True):
+                left[i] = leaving
+        return Turned(1, left)
+
+    def _leaves(self, runs: Sequence[Run]) -> bool:
+        """Whether a position may leave before its end."""
+        halting = self.model.cfg.readout != "last"
+        return self.stages.early and (halting or any(run.track.leave is not None for run in runs))
+
+    def _turns(self, runs: Sequence[Run]) -> int:
+        """Loops to run before anybody is asked who has left."""
+        left = [run.track.n_loops - run.loop for run in runs]
+        leaves = [run.track.leave for run in runs if run.track.leave is not None]
+        if any(counted(leave.exit, 0) == 0 for leave in leaves):
+            return 1
+        if not self._leaves(runs):
+            return min(left)
+        # What leaves must be seen in the loops that follow by the rest of its piece.
+        alone = all(len(run.lanes) == 1 for run in runs)
+        return min(self.settings.stride, max(left)) if alone else 1
+
+    def _turn(self, runs: Sequence[Run], turns: int) -> list[list[int]]:
+        call = self._call(runs)
+        parties = self._parties(call)
+        loop = partial(self.stages.loop, parties=parties, turns=turns)
+        # Several parties go by their rows, and what a user's own exit goes by nobody knows.
+        alike = len(parties) == 1 and parties[0].known
+        gone = self._run(loop, call, "loop", turns, parties[0]) if alike else loop(call)
+        if not self._leaves(runs):
+            return [
+                [run.loop + turns if run.loop + turns == run.track.n_loops else 0] * len(run.lanes)
+                for run in runs
+            ]
+        numbers = gone.tolist()
+        size = self.settings.block_size
+        left: dict[int, list[int]] = {}
+        shown: list[tuple[int, int, int]] = []
+        for run, start in zip(call.runs, call.starts, strict=True):
+            left[run.track.id] = numbers[start : start + len(run.lanes)]
+            shown += [
+                (place(run.track, at, size), loops, run.track.n_loops)
+                for at, loops in zip(run.positions, left[run.track.id], strict=True)
+                if loops
+            ]
+        self.stages.pages.deepen(shown)
+        return [left[run.track.id] for run in runs]
+
+    def land(self, runs: Sequence[Run]) -> Landing:
+        """The coda for flights that have left the loop, and the logits that somebody reads."""
+        call, stages = self._call(runs), self.stages
+        rows = {
+            run.track.id: slice(start, start + len(run.lanes))
+            for run, start in zip(call.runs, call.starts, strict=True)
+        }
+        ends = [rows[run.track.id].stop - 1 for run in runs if run.speaks]
+        if self.graphs is not None and self.graphs.fits(call):
+            said = self._run(lambda c: stages.logits(stages.coda(c)), call, "land")
+            whole = {r.track.id: said[rows[r.track.id]].clone() for r in runs if r.track.whole}
+            kept = said.index_select(0, upload(ends, self.device)) if ends else None
+            return Landing(kept, whole)
+        x = stages.coda(call)
+        whole = {r.track.id: stages.logits(x[rows[r.track.id]]) for r in runs if r.track.whole}
+        if not ends:
+            return Landing(None, whole)
+        return Landing(stages.logits(x.index_select(0, upload(ends, self.device))), whole)
+
+    def _call(self, runs: Sequence[Run]) -> Call:
+        self.stages.tables.follow(runs)
+        return Call.of(runs, self.settings, self.device)
+
+    def _run(self, stage: Callable[[Call], Tensor], call: Call, *name: Hashable) -> Tensor:
+        """A stage, replayed where its shape has been captured or can be."""
+        if self.graphs is None or not self.graphs.fits(call):
+            return stage(call)
+        return self.graphs.run(stage, call, name)
+
+    def _parties(self, call: Call) -> list[Party]:
+        """The rows of a call, those whose accounts are kept in one way together."""
+        if all(run.track.leave is None for run in call.runs):
+            return [Party(None, 0)]
+        rows: dict[tuple[int, int], list[int]] = {}
+        leaves: dict[int, Leave | None] = {}
+        for run, start in zip(call.runs, call.starts, strict=True):
+            leave = run.track.leave
+            leaves[id(leave)] = leave
+            key = (id(leave), 0 if leave is None else counted(leave.exit, run.loop))
+            rows.setdefault(key, []).extend(range(start, start + len(run.lanes)))
+        if len(rows) == 1:  # fillers go along, whatever is thought of them
+            ((which, loop),) = rows
+            return [Party(leaves[which], loop)]
+        return [
+            Party(leaves[which], loop, upload(numbers, self.device))
+            for (which, loop), numbers in rows.items()
+        ]

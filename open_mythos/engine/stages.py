@@ -1,0 +1,141 @@
+"""Stages: prelude, loop and coda for the rows of a call, tensors in and tensors out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from open_mythos.engine.call import BlockTables, Call
+from open_mythos.engine.lanes import Accounts, Lanes, Party
+from open_mythos.engine.pages import Pages, View, nowhere
+from open_mythos.engine.settings import EngineConfig
+from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.attention.context import AttentionContext
+from open_mythos.nn.block import run_blocks
+from open_mythos.nn.loop.constants import Tick
+from open_mythos.nn.rotary import Rotary, rotary
+
+
+class Stages:
+    """Everything of an engine that is a tensor: pages, lanes, tables, what the loops share.
+
+    A position is one row of every call, (N, 1, dim), whoever it belongs to: prompts and new tokens
+    pass through the same matrices together. What a stage does follows from the numbers of its call,
+    from shapes, and from the tables here, so that it can be captured and replayed.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        n_loops: Most loops of a request.
+        early: Whether a position that has left needs no more loops: what it shows to others does
+            not change any more.
+    """
+
+    def __init__(self, model: OpenMythos, settings: EngineConfig) -> None:
+        """Allocate everything that `settings` says."""
+        self.model, self.settings = model, settings
+        cfg, weight = model.cfg, model.embed.weight.detach()
+        self.n_loops = settings.n_loops or cfg.max_loop_iters
+        self.early = cfg.halted == "freeze" or cfg.kv == "first"
+        size = settings.block_size
+        self.pages = Pages(cfg, settings.blocks, size, self.n_loops, weight)
+        width = cfg.dim * model.recurrent.injection.streams
+        self.lanes = Lanes(cfg, settings.lanes, width, weight)
+        longest = min(cfg.max_seq_len, settings.blocks * size)
+        self.tables = BlockTables(settings.rows, -(-longest // size), weight.device)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over what all loops share from the weights, after those have changed."""
+        loop = self.model.recurrent
+        self.constants = loop.constants(self.n_loops, self.model.embed.weight).copy()
+        ticks = self.constants.ticks
+        signals = [tick.signal for tick in ticks if tick.signal is not None]
+        scales = [tick.scale for tick in ticks if tick.scale is not None]
+        self._signals = torch.stack(signals).unsqueeze(1) if signals else None
+        self._scales = torch.stack(scales).unsqueeze(1) if scales else None
+
+    def enter(self, call: Call) -> Tensor:
+        """Embed positions, run the prelude, and put them where the loop starts; (N, 1, dim)."""
+        model = self.model
+        where = call.positions.unsqueeze(1)
+        angles = rotary(where, model.cfg.rope_dim, model.cfg.rope_theta)
+        view = self._view(call)
+        slots = [self.pages.prelude(i, view) for i in range(len(model.prelude))]
+        x = model.embed(call.tokens).unsqueeze(1)
+        x = run_blocks(model.prelude, x, AttentionContext(angles), slots)
+        h, e = model.recurrent.begin(x, where)
+        h = model.recurrent.injection.spread(h)
+        self.lanes.open(call.lanes, h=h, e=e, cos=angles.cos, sin=angles.sin)
+        return e
+
+    def loop(self, call: Call, parties: Sequence[Party], turns: int) -> Tensor:
+        """Run loops; (N,) int64, after which of them each row left, 0 where it is going.
+
+        A row that has left while others go on writes nowhere, and what it said is kept.
+        """
+        view, context = self._view(call), self._context(call)
+        h, e, value = (self.lanes.take(name, call.lanes) for name in ("h", "e", "value"))
+        depth, gone = call.loops, torch.zeros_like(call.loops)
+        beyond = nowhere(self.settings.blocks, self.settings.block_size)
+        for turn in range(turns):
+            last, at = depth + 1 >= call.ends, depth.clamp(max=self.n_loops - 1)
+            if turn:
+                view = replace(view, write=torch.where(gone == 0, view.write, beyond))
+            h, told, _ = self.model.recurrent.turn(
+                h,
+                e,
+                cast("Any", self._accounts(call, parties, h)),
+                self._tick(call, at, last.unsqueeze(1)),
+                context,
+                self.pages.loop(at, view),
+                coefficients=self.constants.coefficients,
+                observed=False,
+            )
+            accounts, depth = cast("Accounts", told), depth + 1
+            left = last | accounts.left.squeeze(1) if self.early else last
+            value = torch.where((gone == 0)[:, None, None], accounts.value, value)
+            gone = torch.where((gone == 0) & left, depth, gone)
+        self.lanes.put("h", call.lanes, h)
+        self.lanes.put("value", call.lanes, value)
+        self.lanes.clear()
+        return gone
+
+    def coda(self, call: Call) -> Tensor:
+        """What the coda says (N, 1, dim) of positions that have left the loop."""
+        model, view = self.model, self._view(call)
+        x = model.recurrent.injection.gathered(self.lanes.take("value", call.lanes))
+        slots = [self.pages.coda(i, view) for i in range(len(model.coda))]
+        return run_blocks(model.coda, x, self._context(call), slots)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, vocab) of what the coda says (n, 1, dim)."""
+        said: Tensor = self.model.head(self.model.norm(x))
+        return said.squeeze(1)
+
+    def _view(self, call: Call) -> View:
+        return call.view(self.tables, self.settings.block_size)
+
+    def _context(self, call: Call) -> AttentionContext:
+        cos, sin = (self.lanes.take(name, call.lanes) for name in ("cos", "sin"))
+        return AttentionContext(Rotary(cos, sin))
+
+    def _tick(self, call: Call, loops: Tensor, last: Tensor) -> Tick:
+        """What tells the rows' loops apart; what they have of their own is that of the first."""
+        signals = None if self._signals is None else self._signals.index_select(0, loops)
+        scales = None if self._scales is None else self._scales.index_select(0, loops)
+        return Tick(signals, scales, last, self.constants.ticks[call.runs[0].loop].own)
+
+    def _accounts(self, call: Call, parties: Sequence[Party], before: Tensor) -> Accounts:
+        gated = any(party.leave.exit.gated for party in parties if party.leave is not None)
+        return Accounts(
+            lanes=self.lanes,
+            index=call.lanes,
+            parties=parties,
+            before=before,
+            asks=gated or self.model.cfg.readout != "last",
+            value=torch.empty_like(before),
+            left=torch.zeros_like(call.lanes, dtype=torch.bool).unsqueeze(1),
+        )

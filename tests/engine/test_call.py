@@ -1,0 +1,67 @@
+"""Calls: rows in order, fillers that touch nobody, tables that follow their lists."""
+
+import torch
+
+from open_mythos.engine.call import BlockTables, Call
+from open_mythos.engine.flight import Run, Track
+from open_mythos.engine.pages import nowhere
+from open_mythos.engine.settings import EngineConfig
+
+
+CPU = torch.device("cpu")
+
+
+def track(number: int, row: int, blocks: list[int]) -> Track:
+    return Track(number, list(range(10, 19)), 4, None, row=row, blocks=blocks)
+
+
+def test_single_positions_come_first_then_fillers_then_pieces() -> None:
+    sizes = EngineConfig(blocks=20, block_size=4, rows=4, chunk=8, buckets=(8, 16))
+    a, b, c = track(5, 2, [7, 3]), track(6, 0, [9]), track(8, 1, [4, 5, 6])
+    runs = [
+        Run(c, 4, [4, 6, 7], [4, 6, 8], 2),
+        Run(a, 5, [2], [5], 1),
+        Run(b, 3, [0], [3], 3),
+    ]
+    call = Call.of(runs, sizes, CPU)
+    spare, beyond = sizes.lanes, nowhere(20, 4)
+    assert [run.track.id for run in call.runs] == [5, 6, 8]
+    assert list(call.starts) == [0, 1, 5]
+    assert (call.single, call.width) == (5, 2)
+    assert call.lanes.tolist() == [2, 0, spare, spare, spare, 4, 6, 7]
+    assert call.positions.tolist() == [5, 3, 0, 0, 0, 4, 6, 8]
+    assert call.numbers[2].tolist() == [3 * 4 + 1, 9 * 4 + 3, *[beyond] * 3, 20, 22, 24]
+    assert call.loops.tolist() == [1, 3, 0, 0, 0, 2, 2, 2]
+    assert call.ends.tolist() == [4, 4, 1, 1, 1, 4, 4, 4]
+    assert call.numbers[5].tolist() == [2, 0, 4, 4, 4, 1, 1, 1]
+    assert call.tokens.tolist() == [15, 13, 0, 0, 0, 14, 16, 18]
+    assert [(p.start, p.stop, p.row, p.width) for p in call.pieces] == [(5, 8, 1, 3)]
+
+
+def test_views_show_each_row_its_own_past() -> None:
+    sizes = EngineConfig(blocks=20, block_size=4, rows=4, chunk=8)
+    tables = BlockTables(4, 5, CPU)
+    a, c = track(5, 2, [7, 3]), track(8, 1, [4, 5, 6])
+    runs = [Run(a, 5, [2], [5], 1), Run(c, 4, [4, 6], [4, 6], 2)]
+    tables.follow(runs)
+    view = Call.of(runs, sizes, CPU).view(tables, 4)
+    single, piece = view.glances
+    assert single.blocks.tolist() == [[7, 3]]
+    assert piece.blocks.tolist() == [[4, 5]]
+    masks = [glance.context.mask for glance in view.glances]
+    assert all(mask is not None for mask in masks)
+    shown = [mask.flatten(0, -2).sum(-1).tolist() for mask in masks if mask is not None]
+    assert shown == [[6], [5, 7]]
+
+
+def test_tables_follow_growing_lists_and_notice_new_ones() -> None:
+    tables, one = BlockTables(2, 4, CPU), track(0, 1, [5])
+    run = Run(one, 0, [0], [0], 0)
+    tables.follow([run])
+    one.blocks.append(6)
+    tables.follow([run])
+    assert tables.table[1].tolist() == [5, 6, 0, 0]
+    one.blocks = [8]
+    tables.follow([run])
+    assert tables.table[1, 0] == 8
+    assert tables.table[2].tolist() == [0] * 4

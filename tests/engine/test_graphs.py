@@ -1,0 +1,115 @@
+"""Captured stages: what is replayed follows from the numbers alone; and, on a GPU, for real."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from open_mythos.engine.call import Call
+from open_mythos.engine.engine import Engine
+from open_mythos.engine.flight import Run, Track
+from open_mythos.engine.graphs import Graphs, Recorded, Stage
+from open_mythos.engine.settings import EngineConfig
+
+
+class Again(Graphs):
+    """Runs a stage again where a GPU would replay it: on the numbers that it was recorded with."""
+
+    recorded = 0
+    replayed = 0
+
+    def record(self, stage: Stage, call: Call) -> Recorded:
+        out = stage(call).clone()
+        self.recorded += 1
+
+        def replay() -> None:
+            self.replayed += 1
+            out.copy_(stage(call))
+
+        return Recorded(call.numbers, out, replay)
+
+
+@pytest.mark.parametrize("exit", [None, "latent:0.3", "kl:0.05", "act:0.9"])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_replayed_stages_say_what_each_request_says_alone(
+    build: Any, ask: Any, alone: Any, sizes: Any, exit: str | None, stride: int
+) -> None:
+    model = build(halted="freeze")
+    settings = sizes(buckets=(1, 2, 4), stride=stride, gather=0.0)
+    engine = Engine(model, settings=settings)
+    graphs = engine.runner.graphs = Again(settings)
+    requests = [ask([i, 7, i], 7 - i, 4, exit) for i in range(5)]
+    said = engine.complete(requests)
+    assert [list(one.tokens) for (one,) in said] == [alone(model, r) for r in requests]
+    assert graphs.replayed > graphs.recorded > 0
+
+
+def test_what_the_users_own_exit_does_is_not_recorded(
+    build: Any, ask: Any, alone: Any, sizes: Any
+) -> None:
+    class Late:
+        """Unhashable on purpose: it is equal to others."""
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Late)
+
+        def done(self, seen: Any) -> torch.Tensor:
+            return torch.full(seen.after.shape[:-1], seen.loop > 1)
+
+    model, settings = build(halted="freeze", readout="last"), sizes(buckets=(1, 2, 4))
+    engine = Engine(model, settings=settings)
+    engine.runner.graphs = Again(settings)
+    request = ask([1, 2, 3], 4, 4, Late())
+    ((said,),) = engine.complete([request])
+    assert list(said.tokens) == alone(model, request)
+    assert set(said.loops) == {2}
+
+
+def call(settings: EngineConfig, lanes: list[int], width: int = 1) -> Call:
+    track = Track(0, [0] * 40, 2, None, row=0, blocks=list(range(1, 11)))
+    at = width * settings.block_size - 1
+    runs = [Run(track, at, [lane], [at], 0) for lane in lanes]
+    return Call.of(runs, settings, torch.device("cpu"))
+
+
+def test_shapes_are_recorded_once_and_numbers_are_those_of_the_call(sizes: Any) -> None:
+    settings = sizes(buckets=(1, 4))
+    graphs = Again(settings)
+    stage = lambda given: given.lanes + 1  # noqa: E731
+    for lanes, width in (([2, 0], 1), ([3], 1), ([1, 2, 3], 1), ([1, 2], 2)):
+        shown = call(settings, lanes, width)
+        want = [lane + 1 for lane in lanes]
+        assert graphs.run(stage, shown, "a")[: len(lanes)].tolist() == want
+    assert graphs.recorded == 3
+    graphs.run(stage, shown, "b")
+    graphs.clear()
+    graphs.run(stage, shown, "b")
+    assert graphs.recorded == 5
+
+
+def test_only_few_shapes_fit(sizes: Any) -> None:
+    graphs = Graphs(sizes(buckets=(1, 4)))
+    assert graphs.fits(call(graphs.settings, [0, 1]))
+    assert not graphs.fits(call(graphs.settings, [0, 1, 2, 3, 0]))
+    track = Track(0, [0] * 4, 2, None, row=0, blocks=[1])
+    piece = Call.of([Run(track, 0, [4, 5], [0, 1], 0)], graphs.settings, torch.device("cpu"))
+    assert not graphs.fits(piece)
+    assert not Graphs(sizes()).fits(call(sizes(), [0]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("exit", [None, "latent:0.3", "kl:0.05"])
+def test_on_a_gpu_captured_and_eager_engines_say_the_same(
+    build: Any, ask: Any, sizes: Any, attn_type: str, exit: str | None
+) -> None:
+    model = build(attn_type=attn_type, halted="freeze").float().cuda()
+    requests = [ask([i, 7, i], 9, 4, exit) for i in range(4)]
+    said = []
+    for graphs in (False, True):
+        engine = Engine(model, settings=sizes(graphs=graphs, stride=2))
+        said.append([one.tokens for (one,) in engine.complete(requests)])
+        assert (engine.runner.graphs is not None) == graphs
+    assert said[0] == said[1]
