@@ -64,9 +64,10 @@ class OpenMythos(Stored):
         self.prelude = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.prelude_layers))
         self.recurrent = RecurrentBlock(cfg)
         self.coda = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.coda_layers))
-        self.norm = RMSNorm(cfg.dim)
+        self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.head = Linear(cfg.dim, cfg.vocab_size)
-        self.head.weight = self.embed.weight
+        if cfg.tied_head:
+            self.head.weight = self.embed.weight
         initialise(self, cfg)
         std = cfg.init_std if cfg.embed_init_std is None else cfg.embed_init_std
         nn.init.normal_(self.embed.weight, std=std)
