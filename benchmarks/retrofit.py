@@ -6,11 +6,11 @@ r"""A pretrained model made to loop: before, after surgery and after healing, at
     python benchmarks/retrofit.py HF_DIR --no-heal --items 8 --loops 1,2    # look at surgery alone
     python benchmarks/retrofit.py HF_DIR --no-heal --arms none:10-10-10,carry0.1,substep:14-2-14
 
-"before" is the source itself: all its layers, run once by our own blocks (tests/retrofit holds those
-against transformers). Every arm is a cut and a start; --no-heal leaves out training. Scores are bits
-per byte of held-out text (of DATA, if it is given, and of the bundled plays) and the offline choice
-tasks, by this library's own scorers. An arm that is healed is a run folder, which goes on where it
-was stopped. Results are written after every arm.
+"before" is the source itself: all its layers, run once by our own blocks (tests/retrofit holds
+those against transformers). Every arm is a cut and a start; --no-heal leaves out training. Scores
+are bits per byte of held-out text (of DATA, if it is given, and of the bundled plays) and the
+offline choice tasks, by this library's own scorers. An arm that is healed is a run folder, which
+goes on where it was stopped. Results are written after every arm.
 
 An arm is NAME or NAME:PRELUDE-CORE-CODA. NAME is "carryX" (lti_first, that share of h), "concatX",
 "none", or "substep" (training-free: measured as it is, never healed, the core's step cut by the
@@ -38,10 +38,8 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.retrofit.folder import save_retrofit
 from open_mythos.retrofit.source import open_source
 from open_mythos.retrofit.surgery import Plan, retrofit
-from open_mythos.train.depth import DepthConfig
 from open_mythos.train.environment import environment
 from open_mythos.train.presets import recipe
-from open_mythos.train.recipe import Recipe
 from open_mythos.train.starting import starting_recipe
 from open_mythos.train.trainer import train
 

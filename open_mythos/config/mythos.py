@@ -72,7 +72,8 @@ class MythosConfig:
         injection: State update, f being what the block says of h + e unless another argument is
             named. "lti": h <- A h + B e + f; "lti_first": h <- block(A h + B e); "add": h <- f;
             "none": h <- block(h); "concat_linear": h <- block(W [h; e]); "damped": h <- (1 -
-            damping) h + damping f; "substep": the same with f = block(h); "hyper": several streams of state, hyper-connected.
+            damping) h + damping f; "substep": the same with f = block(h); "hyper": several
+            streams of state, hyper-connected.
         input_write: What the input writes in an lti step dt. "free": B itself (open-mythos 0.5.0);
             "euler": dt B; "zoh": (1 - A) / a B, the exact integral.
         input_matrix: Whether B of an lti injection is a full matrix, identity at the start.
