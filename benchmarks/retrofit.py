@@ -195,7 +195,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/retrofit"))
     parser.add_argument("--results", type=Path)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of every healing")
-    told = parser.parse_args()
+    told = parser.parse_intermixed_args()
     told.loops = [int(n) for n in told.loops.split(",")]
     if told.heal and told.data is None:
         parser.error("healing needs --data; or say --no-heal")
