@@ -30,7 +30,7 @@ def retrofit(
     ] = "lti_first",
     carry: Annotated[
         float, typer.Option(help="Share of the last loop's state in that, in (0, 1).")
-    ] = 0.5,
+    ] = 0.1,
     max_seq_len: Annotated[
         int | None,
         typer.Option(min=1, help="Positions; default: the source's.", show_default=False),
