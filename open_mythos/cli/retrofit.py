@@ -23,7 +23,9 @@ def run(*, source: Path, plan: Plan, out: Path) -> None:
     say = Console(stderr=True, highlight=False, markup=False).print
     say(f"{source} -> {out}: {count:,} parameters of {made.source.n_layers} layers")
     say(f"prelude {span(parts.prelude)}, loop {span(parts.core)}, coda {span(parts.coda)}")
-    say(f"dropped {', '.join(map(str, parts.dropped)) or 'none'}: one loop is the source without")
+    left = ", ".join(map(str, parts.dropped))
+    without = f" without layers {left}" if left else ""
+    say(f"one loop is the source{without}")
     if not tokenizer:
         say(f"no tokenizer in {source}; put one beside the weights to read and write text")
     say(f"heal it: open-mythos train retrofit init_from={out} data.corpus=TEXT")

@@ -21,7 +21,7 @@ def test_it_tells_what_went_where(
     run(source=folder, plan=Plan(prelude=1, core=2, coda=1, max_seq_len=32), out=tmp_path / "to")
     said = " ".join(capsys.readouterr().err.split())
     assert "prelude 0-0, loop 2-3, coda 4-4" in said
-    assert "dropped 1:" in said
+    assert "one loop is the source without layers 1" in said
     assert "no tokenizer" in said
     cfg = OpenMythos.from_pretrained(tmp_path / "to").cfg
     assert (cfg.core_layers, cfg.max_loop_iters, cfg.max_seq_len) == (2, 4, 32)

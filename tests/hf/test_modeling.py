@@ -410,3 +410,19 @@ def test_on_a_gpu_it_says_what_it_says_on_a_cpu(
     torch.testing.assert_close(got[1], want[1], rtol=1e-3, atol=1e-3)
     how["attention_mask"] = mask.cuda()
     assert torch.equal(model.generate(ids.cuda(), **how).cpu(), tokens)
+
+
+@pytest.mark.parametrize("parts", [{"tied_head": False}, {"qk_norm": True, "attention_bias": True}])
+def test_parts_of_pretrained_models_are_saved_and_loaded(
+    hf_model: Callable[..., Any], tmp_path: Path, parts: dict[str, Any]
+) -> None:
+    model = hf_model(attn_type="gqa", **parts)
+    model.save_pretrained(tmp_path)
+    again = OpenMythosForCausalLM.from_pretrained(tmp_path).eval()
+    ids = torch.randint(0, model.config.vocab_size, (2, 7))
+    with torch.no_grad():
+        want = model(ids).logits
+        assert torch.equal(again(ids).logits, want)
+        assert torch.equal(OpenMythos.from_pretrained(tmp_path)(ids), want)
+    tied = again.get_output_embeddings().weight is again.get_input_embeddings().weight
+    assert tied == model.config.tied_head
