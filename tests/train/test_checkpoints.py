@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from open_mythos.checkpoint import store
 from open_mythos.checkpoint.files import check_folder, write_manifest
@@ -308,3 +309,15 @@ def test_evaluation_numbers_of_one_name_are_averaged() -> None:
     assert better(1.1, replace(best, by="accuracy"), "accuracy")
     assert better(5.0, best, "accuracy")  # another measure begins anew
     assert better(5.0, None, "loss")
+
+
+def test_a_recipe_of_before_a_setting_existed_means_its_default(run: Path, tiny: Recipe) -> None:
+    folder = RunFolder(run)
+    folder.begin("new", tiny)
+    values = read_yaml(folder.recipe_file)
+    del values["init_from"], values["model"]["norm_eps"]
+    folder.recipe_file.write_text(yaml.safe_dump(values))
+    assert folder.begin("resume", tiny)
+    folder.recipe_file.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=r"init_from \(was '', is 'x'\)"):
+        folder.begin("resume", replace(tiny, init_from="x"))
