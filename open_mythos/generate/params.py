@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from open_mythos.errors import InputError, did_you_mean
@@ -106,12 +107,12 @@ class SamplingParams:
                 "drop one"
             )
 
-    @property
+    @cached_property  # asked for by every row at every token
     def sampling(self) -> Sampling:
         """The part that needs nothing but the logits: temperature and the filters."""
         return Sampling(self.temperature, self.top_k, self.top_p, self.min_p)
 
-    @property
+    @cached_property
     def penalised(self) -> bool:
         """Whether the tokens of prompt and output change the logits."""
         return (

@@ -26,12 +26,35 @@ from open_mythos.nn.rotary import rotary
 class LoopedModel(StaticModel, Protocol):
     """A network whose parts can be run one by one."""
 
-    embed: nn.Embedding
-    prelude: nn.ModuleList
-    recurrent: RecurrentBlock
-    coda: nn.ModuleList
-    norm: nn.Module
-    head: nn.Module
+    @property
+    def embed(self) -> nn.Embedding:
+        """Ids to vectors."""
+        ...
+
+    @property
+    def prelude(self) -> nn.ModuleList:
+        """Blocks before the loop."""
+        ...
+
+    @property
+    def recurrent(self) -> RecurrentBlock:
+        """The loop."""
+        ...
+
+    @property
+    def coda(self) -> nn.ModuleList:
+        """Blocks behind it."""
+        ...
+
+    @property
+    def norm(self) -> nn.Module:
+        """The last norm."""
+        ...
+
+    @property
+    def head(self) -> nn.Module:
+        """Features to logits."""
+        ...
 
 
 def check_divisible(model: LoopedModel, n_loops: int, first: int) -> None:

@@ -6,7 +6,7 @@ from functools import cached_property, partial
 from typing import Literal
 
 from open_mythos.data.tasks.task import GeneratedTask
-from open_mythos.train.deep_recipes import BY_NAME, Scale, pointer_64, pointer_timed
+from open_mythos.train.deep_recipes import BY_NAME, Scale, pointer_64
 from open_mythos.train.depth_recipes import (
     pointer_16,
     tutorial as tutorial_recipe,
@@ -194,9 +194,8 @@ DEEP_TITLES = {
     "deep-sums": "Sums modulo a number",
     "deep-parity": "Parity behind a start",
     "deep-knowledge": "Compositions of known relations",
-    "deep-variables": "Variables assigned to variables",
-    "deep-pointer": "Pointer chasing on a cycle, hops told by a clock",
     "deep-p-hop": "p-hop induction over 3 symbols",
+    "deep-pointer": "Pointer chasing on a cycle, hops told by chains",
 }
 
 
@@ -214,12 +213,6 @@ def deep(name: str, scale: Scale) -> Problem:
         BY_NAME[name](scale), DEEP_TITLES[name], asked, asked if tied else loops, batches
     )
     return replace(found, name=name)
-
-
-def pointer_timed_on_a_gpu() -> Problem:
-    """Pointer chasing over 16 states, hops told by a clock, trained on at most 8."""
-    title = "Pointer chasing over 16 states, hops told by a clock"
-    return problem(pointer_timed(), title, GPU_ASKED, GPU_LOOPS, 4)
 
 
 def pointer_64_on_a_gpu(layout: Literal["pairs", "joint"]) -> Problem:
@@ -254,7 +247,6 @@ MORE: dict[str, Mapping[str, Callable[[], Problem]]] = {
     "gpu": {
         "pointer-64": partial(pointer_64_on_a_gpu, "pairs"),
         "pointer-64-joint": partial(pointer_64_on_a_gpu, "joint"),
-        "pointer-timed": pointer_timed_on_a_gpu,
         **{name: partial(deep, name, "gpu") for name in BY_NAME},
     },
 }

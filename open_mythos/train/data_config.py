@@ -47,7 +47,7 @@ class DataConfig:
         max_hops: Pointer: hops of the hardest batches.
         layout: Pointer: "pairs" (two tokens an entry of the map) or "joint" (one).
         maps: Pointer: "random", "permutation" (one-to-one) or "cycle" (a single one).
-        loops_per_hop: Pointer: loops granted per hop while training; 0, where a clock tells the
+        loops_per_hop: Pointer: loops granted per hop while training; 0, where the row tells the
             hops: the depth sampler decides.
         length: Parity: bits of the longest strings.
         task: Tasks: settings of the task by name, such as {"digits": 3}; what is left out is as

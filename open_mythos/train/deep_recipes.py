@@ -99,7 +99,7 @@ def deep_words(scale: Scale = "gpu") -> Recipe:
         data = task_data("words", 32, group="s3", room=36, spare=4)
         return deep("deep-words", data, scale, steps=600)
     data = task_data("words", 128, group="a5", room=66, spare=8)
-    return deep("deep-words", data, scale, steps=5000)
+    return deep("deep-words", data, scale, steps=4000)
 
 
 def deep_sums(scale: Scale = "gpu") -> Recipe:
@@ -108,7 +108,7 @@ def deep_sums(scale: Scale = "gpu") -> Recipe:
         data = task_data("sums", 32, modulus=5, room=36, spare=4)
         return deep("deep-sums", data, scale, steps=500)
     data = task_data("sums", 128, modulus=7, room=66, spare=8)
-    return deep("deep-sums", data, scale, steps=3000, dim=128)
+    return deep("deep-sums", data, scale, steps=4000, dim=128)
 
 
 def deep_parity(scale: Scale = "gpu") -> Recipe:
@@ -121,7 +121,7 @@ def deep_parity(scale: Scale = "gpu") -> Recipe:
         length=TRAINED,
         task={**settings, "room": room, "spare": spare},
     )
-    return deep("deep-parity", data, scale, steps=500 if scale == "cpu" else 3000, dim=128)
+    return deep("deep-parity", data, scale, steps=500 if scale == "cpu" else 4000, dim=128)
 
 
 def deep_knowledge(scale: Scale = "gpu") -> Recipe:
@@ -130,68 +130,41 @@ def deep_knowledge(scale: Scale = "gpu") -> Recipe:
         data = task_data("knowledge", 32, entities=16, relations=4, room=66, spare=4)
         return deep("deep-knowledge", data, scale, steps=700)
     data = task_data("knowledge", 128, entities=64, relations=16, room=66, spare=8)
-    return deep("deep-knowledge", data, scale, steps=5000)
+    return deep("deep-knowledge", data, scale, steps=4000)
 
 
-def deep_variables(scale: Scale = "gpu") -> Recipe:
-    """Programs of 40 assignments in any order, 8 of them of values."""
-    settings: dict[str, Setting] = {"layout": "joint", "order": "shuffled", "values": 8}
-    if scale == "cpu":
-        settings |= {"variables": 36, "roots": 4, "queries": 36, "spare": 4}
-        return deep("deep-variables", task_data("variables", 32, **settings), scale, steps=800)
-    settings |= {"variables": 40, "roots": 8, "queries": 40, "spare": 8}
-    data = task_data("variables", 128, **settings)
-    return deep("deep-variables", data, scale, steps=5000, prelude_layers=2)
-
-
-def deep_pointer(scale: Scale = "gpu") -> Recipe:
-    """Pointer chasing on a cycle of 17 (cpu: 11) states, the hops of each query told by a clock.
+def deep_pointer(scale: Scale = "gpu", core_layers: int = 2) -> Recipe:
+    """Pointer chasing on a cycle of 17 (cpu: 7) states, hops told by chains of hop tokens.
 
     A cycle, because a random map of few states shrinks to short ones: f^8 and f^16 then agree more
     often than not, and stopping at 8 hops would look like an answer to 16. On a cycle of a prime
-    number of states other hops are always other answers, unless they differ by that number.
+    number of states other hops are always other answers, unless they differ by that number. One
+    loop has to fetch the state before and to look it up, hence two layers of attention in it.
     """
     cpu = scale == "cpu"
     data = DataConfig(
         kind="pointer",
         batch_size=32 if cpu else 128,
-        states=11 if cpu else 17,
-        queries=24 if cpu else 32,
+        states=7 if cpu else 17,
         max_hops=TRAINED,
         layout="joint",
         maps="cycle",
-        task={"split": True, "clock": FARTHEST, "spare": 4 if cpu else 8},
+        task={
+            "split": not cpu,
+            "chain": FARTHEST + 4 if cpu else 2 * FARTHEST + 2,
+            "spare": 4 if cpu else 8,
+        },
     )
-    return deep(
-        "deep-pointer", data, scale, steps=1000 if cpu else 6000, prelude_layers=1 if cpu else 2
-    )
-
-
-def pointer_timed() -> Recipe:
-    """`pointer_16` with a clock: random maps of 16 states, hops told, loops free.
-
-    For the free-running loop alone. It is no question to put to a network without loops, because of
-    what `deep_pointer` says of random maps.
-    """
-    data = DataConfig(
-        kind="pointer",
-        batch_size=128,
-        states=16,
-        queries=32,
-        max_hops=TRAINED,
-        layout="pairs",
-        maps="random",
-        task={"split": True, "clock": FARTHEST, "spare": 8},
-    )
-    return deep("pointer-timed", data, "gpu", steps=6000, prelude_layers=2)
+    made = deep("deep-pointer", data, scale, steps=1000 if cpu else 4000)
+    return replace(made, model=replace(made.model, core_layers=core_layers))
 
 
 def deep_p_hop(scale: Scale = "gpu") -> Recipe:
-    """p-hop induction over three symbols in rows of 192, loops tied to hops; the clock tells p too.
+    """p-hop induction over three symbols in rows of 192, loops tied to hops; the row tells p too.
 
-    The loop does not need the clock, a network without loops does: both are shown the same rows.
+    The loop does not need to be told, a network without loops does: both are shown the same rows.
     """
-    settings: dict[str, Setting] = {"symbols": 3, "length": 192, "clock": FARTHEST}
+    settings: dict[str, Setting] = {"symbols": 3, "length": 192, "ring": FARTHEST + 8}
     data = task_data("p-hop", 8 if scale == "cpu" else 96, **settings)
     return deep("deep-p-hop", data, scale, steps=400 if scale == "cpu" else 4000, prelude_layers=2)
 
@@ -218,14 +191,12 @@ BY_NAME: dict[str, Callable[[Scale], Recipe]] = {
     "deep-sums": deep_sums,
     "deep-parity": deep_parity,
     "deep-knowledge": deep_knowledge,
-    "deep-variables": deep_variables,
-    "deep-pointer": deep_pointer,
     "deep-p-hop": deep_p_hop,
+    "deep-pointer": deep_pointer,
 }
 DEEP_RECIPES: dict[str, Callable[[], Recipe]] = {
     "pointer-64": pointer_64,
     "pointer-64-joint": partial(pointer_64, "joint"),
-    "pointer-timed": pointer_timed,
     **{name: partial(make, "gpu") for name, make in BY_NAME.items()},
     **{f"{name}-cpu": partial(make, "cpu") for name, make in BY_NAME.items()},
 }

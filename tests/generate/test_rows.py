@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from open_mythos.errors import InputError
-from open_mythos.generate.noise import exponentials
+from open_mythos.generate.noise import exponentials, words
 from open_mythos.generate.params import SamplingParams
 from open_mythos.generate.rows import Row, choose, filtered, probabilities, shaped, unpack
 from open_mythos.ops.sample import sample_plain
@@ -185,3 +185,32 @@ def test_packed_words_hold_one_bit_per_token_from_the_lowest(bits: list[bool], c
 def test_rows_and_logits_must_be_as_many() -> None:
     with pytest.raises(InputError, match=r"1 rows ask for tokens of logits \(2, 11\)"):
         choose(torch.zeros(2, VOCAB), [Row(SamplingParams(), 0)])
+
+
+def test_penalties_and_filters_are_those_of_hugging_face() -> None:
+    transformers = pytest.importorskip("transformers")
+    logits = torch.randn(2, VOCAB) * 3
+    prompt, output = [1, 2, 2, 5], [7, 7, 2]
+    row = Row(SamplingParams(0.7, 8, 0.9, 0.02, 1.4), 0, 0, prompt, output)
+    ids = torch.tensor([prompt + output] * 2)
+    want = logits
+    for processor in (
+        transformers.RepetitionPenaltyLogitsProcessor(1.4),
+        transformers.TemperatureLogitsWarper(0.7),
+        transformers.TopKLogitsWarper(8),
+        transformers.TopPLogitsWarper(0.9),
+        transformers.MinPLogitsWarper(0.02),
+    ):
+        want = processor(ids, want)
+    torch.testing.assert_close(probabilities(logits, [row, row]), want.softmax(-1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@given(rows=st.lists(requests(), min_size=1, max_size=5))
+def test_a_device_chooses_what_the_host_chooses(rows: list[Row]) -> None:
+    """Bits of noise are equal; of the probabilities the last may differ, which hardly decides."""
+    logits = torch.randn(len(rows), VOCAB, dtype=torch.float64) * 3
+    assert choose(logits.cuda(), rows).tolist() == choose(logits, rows).tolist()
+    keys = [row.key for row in rows]
+    assert torch.equal(words(keys, 50, "cuda").cpu(), words(keys, 50))

@@ -153,7 +153,7 @@ def test_texts_are_distributed_as_without_a_draft(
     build: Build, monkeypatch: pytest.MonkeyPatch, lossy: bool
 ) -> None:
     """A variant that keeps whatever was drafted is found out."""
-    vocab, n, model = 4, 100, build(vocab_size=4, injection="concat_linear")
+    vocab, n, model = 4, 70, build(vocab_size=4, injection="concat_linear")
     prompt = at_odds(model, vocab)
     if lossy:
         real = speculate.judged

@@ -6,7 +6,6 @@ from typing import ClassVar
 import numpy as np
 
 from open_mythos.data.batch import IGNORE
-from open_mythos.data.tasks.clock import Clock, check_clock
 from open_mythos.data.tasks.powers import iterate
 from open_mythos.data.tasks.split import Ids
 from open_mythos.data.tasks.task import (
@@ -18,6 +17,7 @@ from open_mythos.data.tasks.task import (
     numbered,
     told_tokens,
 )
+from open_mythos.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class InductionHops(GeneratedTask):
     which p hops lead to somewhere is scored, on its own answer (no shift). Neighbours differ here,
     so that a hop always moves, by symbols - 1 positions on average.
 
-    Unless `told` or by a `clock`, nothing in the row says p: a batch has one p, told to the model
+    Unless `told`, or on a `ring`, nothing in the row says p: a batch has one p, told to the model
     as loops.
 
     Attributes:
@@ -39,11 +39,11 @@ class InductionHops(GeneratedTask):
         seed: Fixes, with the step, every training batch.
         max_level: Hardest p in training.
         loops_per_level: Loops granted per hop while training; 0: the depth sampler decides.
-        clock: Highest count of a clock before the string, and p as one of its symbols behind it; 0:
-            there is none.
-        spare: With a clock: most loops beyond those granted, drawn for each batch.
         told: Write p before the string, as three decimal digits with ten ids of their own at the
             end of the vocabulary, and leave the loops to the depth sampler.
+        ring: R; write two numbers modulo R before the string whose difference is p, each with R ids
+            of its own at the end of the vocabulary. No number is new at a p beyond the training, as
+            digits would be, and loops are granted all the same. 0: leave it out.
     """
 
     unit: ClassVar[str] = "hops"
@@ -55,37 +55,38 @@ class InductionHops(GeneratedTask):
     max_level: int = 8
     loops_per_level: int = 1
     told: bool = False
-    clock: int = 0
-    spare: int = 0
+    ring: int = 0
 
     def __post_init__(self) -> None:
         # Two symbols that may not repeat would alternate.
-        check_settings(self, symbols=3, length=8, loops_per_level=0, clock=0, spare=0)
-        check_clock(self, "max_level", self.max_level)
+        check_settings(self, symbols=3, length=8, loops_per_level=0, ring=0)
+        if self.ring and self.told:
+            raise InputError("told is True and there is a ring, which tells p too: drop one")
+        if self.ring and self.max_level >= self.ring:
+            raise InputError(
+                f"max_level is {self.max_level}, but numbers on a ring of {self.ring} differ by "
+                f"{self.ring - 1} at most; raise ring, or lower the other"
+            )
 
     @property
     def vocab_size(self) -> int:
-        """The symbols; more where p is told, or there is a clock."""
-        return self.symbols + (10 if self.told else self.line.vocab_size)
-
-    @property
-    def line(self) -> Clock:
-        """The clock, of no symbols where there is none."""
-        return Clock(self.clock, self.symbols)
+        """The symbols; more where the row says p."""
+        return self.symbols + (10 if self.told else 2 * self.ring)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Letters, and the digits that tell p as `#0`, or the clock."""
-        return lettered(self.symbols) + (numbered(10, "#") if self.told else self.line.words)
+        """Letters, and the digits that tell p as `#0`, or numbers on a ring as `.0` and `#0`."""
+        lower = () if self.told else numbered(self.ring, ".")
+        return lettered(self.symbols) + lower + numbered(10 if self.told else self.ring, "#")
 
     @property
     def max_difficulty(self) -> int | None:
-        """No end, unless three digits or a clock have to tell it."""
-        return self.clock or (10**TOLD_DIGITS - 1 if self.told else None)
+        """No end, unless three digits have to tell it, or a ring."""
+        return self.ring - 1 if self.ring else 10**TOLD_DIGITS - 1 if self.told else None
 
     def row_length(self, difficulty: int) -> int:
         """`length`, or twice the way that p hops go on average."""
-        extra = self.line.positions + 1 if self.clock else TOLD_DIGITS if self.told else 0
+        extra = 2 if self.ring else TOLD_DIGITS if self.told else 0
         return self._string(difficulty) + extra
 
     def _string(self, difficulty: int) -> int:
@@ -118,10 +119,10 @@ class InductionHops(GeneratedTask):
         found = iterate(hop, starts, difficulty)
         known = np.concatenate([string, np.full((count, 1), IGNORE)], axis=1)
         targets = np.take_along_axis(known, found, axis=1)
-        if self.clock:
-            line = self.line.line(draw, count)
-            read = self.line.shown(draw, line, difficulty)
-            told = np.concatenate([read, line[:, [difficulty]]], axis=1)
+        if self.ring:
+            lower = draw.integers(self.ring, size=(count, 1))
+            upper = self.ring + (lower + difficulty) % self.ring
+            told = self.symbols + np.concatenate([lower, upper], axis=1)
         elif self.told:
             told = told_tokens(difficulty, count, self.symbols)
         else:

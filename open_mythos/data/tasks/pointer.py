@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from open_mythos.data.batch import IGNORE, Batch
-from open_mythos.data.tasks.clock import Clock, check_clock, mixed_counts
 from open_mythos.data.tasks.powers import iterate
 from open_mythos.data.tasks.split import Ids
 from open_mythos.data.tasks.task import (
@@ -18,6 +17,7 @@ from open_mythos.data.tasks.task import (
     numbered,
     told_tokens,
 )
+from open_mythos.errors import InputError
 
 
 Layout = Literal["pairs", "joint"]
@@ -28,9 +28,9 @@ Maps = Literal["random", "permutation", "cycle"]
 class PointerChase(GeneratedTask):
     """Follow a map k times: each row shows a fresh f on the states, then asks for f^k(x).
 
-    Unless `told` or by a `clock`, nothing in the row says k. A batch has one k, and a looped model
+    Unless `told`, or by a `chain`, nothing in the row says k. A batch has one k, and a looped model
     is told it as a number of loops, so accuracy against k shows whether one more loop buys one more
-    hop. A clock gives every query a k of its own, before its state: see `Clock`.
+    hop. A chain says it in the row, and the loops may be any number: a state and k hop tokens.
 
     Layouts, with S states and Q queries:
         "pairs": 2S + Q positions, vocabulary S. The map as S shuffled pairs of tokens a, f(a),
@@ -56,10 +56,10 @@ class PointerChase(GeneratedTask):
         maps: What f is: any map ("random"), one-to-one ("permutation"), or a single "cycle".
         loops_per_hop: Loops granted per hop while training; 0, where the row tells the hops: the
             depth sampler decides.
-        clock: Highest count of a clock between map and queries, each of which then is two tokens,
-            count and state, scored at the state; 0: there is none. A training row asks for k hops
-            and for fewer, evaluation scores those of k alone. Ids and positions: see `Clock`.
-        spare: With a clock: most loops beyond those granted, drawn for each batch.
+        chain: Positions behind the map that hold chains, as many as fit, whatever `queries` says: a
+            state, then as many hop tokens (the id behind the states') as hops are asked, each
+            scored on the state that it leads to; evaluation scores the last. 0: there are none.
+        spare: With chains: most loops beyond those granted, drawn for each batch.
         told: Write k between map and queries, as three decimal digits with ten ids of their own at
             the end of the vocabulary, and leave the loops to the depth sampler.
         split: Whether no map is in both training and evaluation, from 4096 maps on.
@@ -78,32 +78,46 @@ class PointerChase(GeneratedTask):
     loops_per_hop: int = 1
     told: bool = False
     split: bool = False
-    clock: int = 0
+    chain: int = 0
     spare: int = 0
 
     def __post_init__(self) -> None:
-        said = self.clock or self.told
-        check_settings(self, states=2, clock=0, spare=0, loops_per_hop=0 if said else 1)
-        check_clock(self, "max_hops", self.max_hops)
+        said = self.chain or self.told
+        check_settings(self, states=2, chain=0, spare=0, loops_per_hop=0 if said else 1)
+        self._check_chain()
+
+    def _check_chain(self) -> None:
+        """Refuse what does not go with chains, or without.
+
+        Raises:
+            InputError: Naming the setting and the way out.
+        """
+        if self.chain and self.told:
+            raise InputError("told is True and there is a chain, which tells the hops: drop one")
+        if self.chain and self.max_hops >= self.chain:
+            raise InputError(
+                f"max_hops is {self.max_hops}, but a chain of {self.chain} positions has room for "
+                f"{self.chain - 1}; raise chain, or lower the other"
+            )
+        if self.spare and not self.chain:
+            raise InputError(
+                f"spare is {self.spare}, but nothing in the row says when to stop; set chain, or "
+                "spare to 0"
+            )
 
     @property
     def vocab_size(self) -> int:
-        """S for "pairs", S * S + S for "joint"; more where k is told, or there is a clock."""
-        extra = 10 if self.told else self.line.vocab_size
+        """S for "pairs", S * S + S for "joint"; more where k is told, or there are chains."""
+        extra = 10 if self.told else bool(self.chain)
         return self.state_offset + self.states + extra
 
     @property
-    def line(self) -> Clock:
-        """The clock, of no symbols where there is none."""
-        return Clock(self.clock, self.state_offset + self.states)
-
-    @property
     def words(self) -> tuple[str, ...]:
-        """States by number, entries of the map as `2>5`, digits that tell k as `#0`."""
+        """States by number, entries of the map as `2>5`, digits as `#0`, a hop as `>`."""
         states = numbered(self.states)
         entries = tuple(f"{a}>{b}" for a in states for b in states)
         shown = entries + states if self.layout == "joint" else states
-        return shown + (numbered(10, "#") if self.told else self.line.words)
+        return shown + (numbered(10, "#") if self.told else (">",) * bool(self.chain))
 
     @property
     def state_offset(self) -> int:
@@ -114,8 +128,9 @@ class PointerChase(GeneratedTask):
     def seq_len(self) -> int:
         """Positions in a row."""
         shown = self.states * (1 if self.layout == "joint" else 2)
-        extra = TOLD_DIGITS if self.told else self.line.positions
-        return shown + extra + self.queries * (2 if self.clock else 1)
+        if self.chain:
+            return shown + self.chain
+        return shown + (TOLD_DIGITS if self.told else 0) + self.queries
 
     @property
     def max_level(self) -> int:
@@ -124,8 +139,8 @@ class PointerChase(GeneratedTask):
 
     @property
     def max_difficulty(self) -> int | None:
-        """No end, unless three digits or a clock have to tell it."""
-        return self.clock or (10**TOLD_DIGITS - 1 if self.told else None)
+        """No end, unless three digits have to tell it, or a chain to hold it."""
+        return self.chain - 1 if self.chain else 10**TOLD_DIGITS - 1 if self.told else None
 
     @property
     def chance(self) -> float:
@@ -179,32 +194,36 @@ class PointerChase(GeneratedTask):
         if self.told:
             offset = self.state_offset + self.states
             shown = np.concatenate([shown, told_tokens(difficulty, count, offset)], axis=1)
-        if self.clock:
-            return self._timed(draw, shown, f, asked, difficulty)
+        if self.chain:
+            return self._chained(draw, shown, f, difficulty)
         ids = np.concatenate([shown, asked + self.state_offset], axis=1)
         targets = np.full_like(ids, IGNORE)
         targets[:, -self.queries :] = iterate(f, asked, difficulty) + self.state_offset
         return Examples(ids, targets, key=f)
 
-    def _timed(
-        self, draw: np.random.Generator, shown: Ids, f: Ids, asked: Ids, difficulty: int
-    ) -> Examples:
-        """Rows with a clock: what is shown of the map, the line, and count and state of queries."""
-        line = self.line.line(draw, len(f))
-        read = self.line.shown(draw, line, difficulty)
-        hops = mixed_counts(draw, difficulty, (len(f), self.queries))
-        counts = np.take_along_axis(line, hops, axis=1)
-        queries = np.stack([counts, asked + self.state_offset], axis=-1)
-        ids = np.concatenate([shown, read, queries.reshape(len(f), -1)], axis=1)
-        reached, found = asked, asked.copy()
-        for done in range(1, difficulty + 1):
-            reached = np.take_along_axis(f, reached, axis=1)
-            found = np.where(hops == done, reached, found)
-        targets, hard = np.full_like(ids, IGNORE), np.zeros(ids.shape, dtype=np.bool_)
-        at = slice(self.seq_len - 2 * self.queries + 1, None, 2)
-        targets[:, at] = found + self.state_offset
-        hard[:, at] = hops == difficulty
-        return Examples(ids, targets, key=f, hard=hard)
+    def _chained(self, draw: np.random.Generator, shown: Ids, f: Ids, difficulty: int) -> Examples:
+        """Rows of chains: what is shown of the map, then states with hop tokens behind them."""
+        beside = max(1, self.chain // (difficulty + 1))
+        walks = [draw.integers(self.states, size=(len(f), beside))]
+        for _ in range(difficulty):
+            walks.append(np.take_along_axis(f, walks[-1], axis=1))
+        # (rows, beside, difficulty + 1), then side by side; what is left over are hops not scored.
+        walk = np.stack(walks, axis=-1) + self.state_offset
+        hop = self.state_offset + self.states
+        ids, targets = np.full_like(walk, hop), walk.copy()
+        ids[..., 0], targets[..., 0] = walk[..., 0], IGNORE
+        last = np.zeros(walk.shape, dtype=np.bool_)
+        last[..., -1] = True
+        flat = (len(f), -1)
+        rest = self.chain - beside * (difficulty + 1)
+        beyond, around = ((0, 0), (0, rest)), ((0, 0), (shown.shape[1], rest))
+        chains = np.pad(ids.reshape(flat), beyond, constant_values=hop)
+        return Examples(
+            ids=np.concatenate([shown, chains], axis=1),
+            targets=np.pad(targets.reshape(flat), around, constant_values=IGNORE),
+            key=f,
+            hard=np.pad(last.reshape(flat), around),
+        )
 
     def _maps(self, draw: np.random.Generator, ordered: Ids) -> Ids:
         """One map per row: f[row, x]."""

@@ -18,13 +18,13 @@ from open_mythos.data.tasks.variables import VariableChain
 SMALL: dict[str, tuple[type[GeneratedTask], dict[str, Any]]] = {
     "pointer": (PointerChase, {"states": 8, "queries": 4, "maps": "cycle", "split": True}),
     "pointer told": (PointerChase, {"states": 5, "layout": "joint", "split": True, "told": True}),
-    "pointer timed": (
+    "pointer in chains": (
         PointerChase,
-        {"states": 7, "layout": "joint", "max_hops": 3, "clock": 5, "spare": 2},
+        {"states": 7, "layout": "joint", "max_hops": 3, "chain": 10, "spare": 2},
     ),
     "p-hop": (InductionHops, {"symbols": 3, "length": 13, "max_level": 3}),
     "p-hop told": (InductionHops, {"symbols": 4, "length": 9, "max_level": 2, "told": True}),
-    "p-hop timed": (InductionHops, {"symbols": 3, "length": 14, "max_level": 2, "clock": 4}),
+    "p-hop on a ring": (InductionHops, {"symbols": 3, "length": 14, "max_level": 2, "ring": 4}),
     "parity": (PrefixParity, {"length": 12, "split": True}),
     "parity in a room": (
         PrefixParity,

@@ -1,6 +1,8 @@
 """p-hop induction against a search backwards, position by position."""
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +87,31 @@ def test_the_symbol_read_is_never_the_answer_of_one_hop() -> None:
     scored = batch.targets != IGNORE
     assert not torch.equal(batch.ids, batch.targets)
     assert bool((batch.ids[scored] != batch.targets[scored]).all())
+
+
+def test_a_ring_tells_the_hops_of_the_same_strings_by_a_difference() -> None:
+    plain = InductionHops(symbols=4, length=20, batch_size=50, max_level=2)
+    told = replace(plain, ring=7)
+    one, other = plain.batch(3), told.batch(3)
+    assert (one.n_loops, one.level) == (other.n_loops, other.level)
+    one, other = plain.evaluation_batch(5, 3), told.evaluation_batch(5, 3)
+    assert (one.ids == other.ids[:, 2:]).all()
+    assert (one.targets == other.targets[:, 2:]).all()
+    assert (other.targets[:, :2] == IGNORE).all()
+    lower, upper = other.ids[:, 0] - 4, other.ids[:, 1] - 11
+    assert set(lower.tolist()) == set(upper.tolist()) == set(range(7))
+    assert ((upper - lower) % 7 == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ring": 8}, "max_level is 8, but numbers on a ring of 8 differ by 7 at most"),
+        ({"ring": 9, "told": True}, "told is True and there is a ring"),
+    ],
+)
+def test_rings_that_do_not_fit_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        InductionHops(**fields)
+    with pytest.raises(InputError, match="hops is 9; this task ends at 8"):
+        InductionHops(ring=9).evaluation_batch(9)

@@ -1,7 +1,7 @@
 """Pointer chasing against a slow definition written from its description alone."""
 
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -251,3 +251,52 @@ def test_the_draws_are_those_of_the_first_release() -> None:
             f = dict(zip(shuffled[row], np.roll(shuffled[row], -1), strict=True))
             wanted = [key * 11 + f[key] for key in keys[row]] + [121 + x for x in asked[row]]
             assert batch.ids[row].tolist() == wanted
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**40),
+    hops=st.integers(1, 12),
+    layout=st.sampled_from(LAYOUTS),
+    maps=st.sampled_from(get_args(Maps)),
+)
+def test_each_token_of_a_chain_is_one_hop_behind_the_one_before(
+    seed: int, hops: int, layout: Layout, maps: Maps
+) -> None:
+    task = PointerChase(6, 5, 4, 0, max_hops=3, layout=layout, maps=maps, chain=13, spare=1)
+    shown, s = (12, 0) if layout == "pairs" else (6, 36)
+    trained = task.batch(seed % 10**6, level=3)
+    for batch, hardest in ((trained, trained.level), (task.evaluation_batch(hops, seed), hops)):
+        assert batch.ids.shape == (4, shown + 13)
+        beside = 13 // (hardest + 1)
+        for row, wanted in zip(batch.ids.tolist(), batch.targets.tolist(), strict=True):
+            f = read_row(replace(task, chain=0, spare=0), row)[0]
+            assert wanted[:shown] == [IGNORE] * shown
+            read, answers = row[shown:], wanted[shown:]
+            starts = [at for at, token in enumerate(read) if token != s + 6]
+            assert starts == [i * (hardest + 1) for i in range(beside)]
+            for start in starts:
+                x = read[start] - s
+                assert answers[start] == IGNORE
+                for at in range(start + 1, start + hardest + 1):
+                    x = f[x]
+                    # Evaluation scores nothing that takes fewer hops than were asked for.
+                    scored = batch is trained or at == start + hardest
+                    assert answers[at] == (x + s if scored else IGNORE)
+            assert set(answers[beside * (hardest + 1) :]) <= {IGNORE}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"chain": 8}, "max_hops is 8, but a chain of 8 positions has room for 7"),
+        ({"chain": 9, "told": True}, "told is True and there is a chain"),
+        ({"spare": 2}, "spare is 2, but nothing in the row says when to stop"),
+    ],
+)
+def test_chains_that_do_not_fit_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PointerChase(**fields)
+    assert PointerChase(chain=9, loops_per_hop=0).loops_for(3) is None
+    with pytest.raises(InputError, match="hops is 9; this task ends at 8"):
+        PointerChase(chain=9).evaluation_batch(9)
