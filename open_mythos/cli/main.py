@@ -13,6 +13,7 @@ from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.generate_command import generate
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
+from open_mythos.cli.serve_command import serve
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
@@ -50,6 +51,7 @@ app.add_typer(tokenizer, name="tokenizer")
 app.command("doctor")(doctor)
 app.command("generate")(generate)
 app.command("depth-suite")(depth_suite)
+app.command("serve")(serve)
 
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
