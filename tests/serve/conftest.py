@@ -1,8 +1,10 @@
 """A tiny random model that reads and writes bytes, behind the server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ httpx = pytest.importorskip("httpx")
 
 from open_mythos.serve.app import build_app  # noqa: E402 -- extras
 from open_mythos.serve.keys import Keys  # noqa: E402
+from open_mythos.serve.server import build_server  # noqa: E402
 from open_mythos.serve.service import Served, Service  # noqa: E402
 from open_mythos.serve.settings import ServeConfig  # noqa: E402
 
@@ -46,6 +49,7 @@ def build_service(build_model: Any) -> Any:
         **settings: Any,
     ) -> Service:
         tokenizer = ByteTokenizer() if template else ByteTokenizer(chat_template=None)
+        settings = {"port": 0, **settings}
         few = {"blocks": 128, "block_size": 8, "rows": 8, "chunk": 32, **(sizes or {})}
         return Service(
             Served("tiny", build_model(), tokenizer),
@@ -89,3 +93,27 @@ def post() -> Any:
         return await client.post(path, json={"model": "tiny", **body})
 
     return send
+
+
+@pytest.fixture
+def listening() -> Any:
+    """`with listening(service) as url`: a real server on a free port, in a thread of its own."""
+
+    @contextmanager
+    def run(service: Service) -> Iterator[str]:
+        server = build_server(service)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            end = time.monotonic() + 30
+            while not server.started and thread.is_alive() and time.monotonic() < end:
+                time.sleep(0.01)
+            assert server.started
+            port = server.servers[0].sockets[0].getsockname()[1]
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+        assert not thread.is_alive()
+
+    return run

@@ -14,7 +14,8 @@ GOOD = json.dumps({"model": "tiny", "prompt": "a", "max_tokens": 1}).encode()
 
 
 def test_malformed_bodies_are_400(build_service: Any, talk: Any) -> None:
-    bodies = [b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b'{"model": "tiny", "prompt": "\xff"}',
+    bodies = [b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe",
+              b'{"model": "tiny", "prompt": "\xff"}',
               b'{"model": "tiny", "prompt": "\\ud800"}', b"[" * 50_000, GOOD + b"x",
               GOOD.replace(b"1", b"1e400"), GOOD.replace(b"1", b"9" * 5000)]  # fmt: skip
 
