@@ -2,8 +2,8 @@
 
 uvicorn waits for ever for a request's first line, so that whoever opens connections and says
 nothing, or a byte now and then, takes them all. Here a connection has some seconds for the head of
-each request, and of those that wait for one the oldest gives way to the newest: a client that
-speaks at once comes through however many do not.
+each request, and when many wait for one the oldest give way to the newest: a client that speaks at
+once comes through however many do not.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-length: 0\r\n\r\n"
 )
+GRACE = 1.0  # seconds in which nobody has to give way: a crowd connects before it is listened to
 STALLED_MS = 60_000  # after which a peer that takes nothing of what was sent is given up
 
 
@@ -37,6 +38,7 @@ class PatientProtocol(H11Protocol):
         """A connection, of which there may be too many."""
         super().connection_made(transport)
         _give_up_when_stalled(transport.get_extra_info("socket"))
+        self._make_room()
         if len(self.connections) > self.settings.connections:
             transport.write(FULL)
             transport.close()
@@ -64,8 +66,16 @@ class PatientProtocol(H11Protocol):
         if self.transport.is_closing() and self.transport.get_write_buffer_size() == 0:
             return
         self.waiting[self] = self.loop.call_later(self.settings.idle_seconds, self._give_way)
-        if len(self.waiting) > self.settings.half_open:
-            next(iter(self.waiting))._give_way()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop those that have waited longest while there are too many, each after its grace."""
+        latest = self.loop.time() + self.settings.idle_seconds - GRACE
+        while len(self.waiting) > self.settings.half_open:
+            oldest, timer = next(iter(self.waiting.items()))
+            if timer.when() > latest:
+                return
+            oldest._give_way()
 
     def _settle(self) -> None:
         timer = self.waiting.pop(self, None)

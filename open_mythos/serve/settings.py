@@ -24,7 +24,7 @@ class ServeConfig:
         key_in_flight: The same for one key (without keys, one address); more get a 429.
         key_per_minute: Requests that a key may begin in a minute; more get a 429.
         connections: Most open connections.
-        half_open: Most connections that have sent no request yet; the oldest gives way.
+        half_open: Connections that may wait for a request when others come; more give way.
         seconds: Most time for an answer.
         body_seconds: Most time for a request's body to arrive.
         idle_seconds: Most time for a request's head to arrive, and between two requests.

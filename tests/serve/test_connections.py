@@ -1,10 +1,14 @@
 """Connections that say nothing, or too little, take nothing from those that speak."""
 
+import asyncio
 import socket
 import time
 from typing import Any
 
 import httpx
+import pytest
+
+from open_mythos.serve import connections
 
 
 def connect(url: str) -> socket.socket:
@@ -41,7 +45,21 @@ def test_who_says_nothing_is_cut_off(build_service: Any, listening: Any) -> None
         trickling.close()
 
 
-def test_the_oldest_silent_one_gives_way(build_service: Any, listening: Any) -> None:
+def test_a_crowd_that_speaks_is_heard(build_service: Any, listening: Any) -> None:
+    async def crowd(url: str) -> list[int]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as client:
+            found = await asyncio.gather(*(client.get("/health") for _ in range(60)))
+        return [one.status_code for one in found]
+
+    with listening(build_service(half_open=5)) as url:
+        assert asyncio.run(crowd(url)) == [200] * 60
+
+
+def test_the_oldest_silent_ones_give_way(
+    build_service: Any, listening: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "GRACE", 0.0)
     service = build_service(half_open=5, idle_seconds=30.0)
     with listening(service) as url:
         silent = [connect(url) for _ in range(40)]
