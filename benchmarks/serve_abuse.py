@@ -53,7 +53,7 @@ def wrong_bodies() -> dict[str, tuple[str, bytes, str]]:
         "half a character": (COMPLETIONS, b'{"model": "tiny", "prompt": "\\ud800"}', sort),
         "a list": (COMPLETIONS, b"[1]", sort),
         "wrong type": (COMPLETIONS, changed(max_tokens="5"), sort),
-        "not a number": (COMPLETIONS, b'{"model": "tiny", "prompt": "a", "temperature": NaN}', sort),
+        "not a number": (COMPLETIONS, b'{"model": "tiny", "prompt": "", "top_p": NaN}', sort),
         "absurd max_tokens": (COMPLETIONS, changed(max_tokens=10**9), sort),
         "huge number": (COMPLETIONS, b'{"model": "tiny", "seed": ' + b"9" * 5000 + b"}", sort),
         "unknown model": (COMPLETIONS, changed(model="gpt-9"), sort),
@@ -166,7 +166,7 @@ async def leavers(port: int, count: int) -> dict[str, Any]:
 
 
 async def settled(server: Process, files: int) -> float:
-    """Seconds until nobody is in flight and as few files are open as before; -1: not in a minute."""
+    """Seconds until nobody is in flight and files are as before; -1: not in a minute."""
     began = time.monotonic()
     while time.monotonic() - began < 60:
         state = await asyncio.to_thread(server.state)

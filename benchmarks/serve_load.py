@@ -304,7 +304,8 @@ def main() -> None:
         last = asyncio.run(crowd_and_signal(server, pool, options.streams))
         code = server.end()
     result = {
-        "machine": about(torch.device("cpu"), [], None), "streams": options.streams, "seconds": round(seconds, 1),
+        "machine": about(torch.device("cpu"), [], None), "streams": options.streams,
+        "seconds": round(seconds, 1),
         "load": told(tally), "before": before, "after": after,
         "sigterm": told(last) | {"exit": code},
     }  # fmt: skip
