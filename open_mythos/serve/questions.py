@@ -9,7 +9,8 @@ from open_mythos.data.chat import encode_prompt, end_of_turn
 from open_mythos.data.chat_template import Message as ChatMessage
 from open_mythos.data.tokenizer import Tokenizer, decode_known
 from open_mythos.engine.request import Request
-from open_mythos.errors import ConfigError, InputError
+from open_mythos.errors import ConfigError, InputError, MissingExtraError
+from open_mythos.generate.constrain import build_guide
 from open_mythos.generate.params import Constraint, SamplingParams
 from open_mythos.serve.bodies import ChatBody, CompletionBody, Effort, ResponseFormat, Sampled
 from open_mythos.serve.refusals import Refusal, invalid
@@ -119,9 +120,9 @@ class Reader:
         given = body.prompt
         many: list[str | list[int]] = []
         if isinstance(given, str) or isinstance(given[0], int):
-            many.append(cast("str | list[int]", given))
+            many.append(given)
         else:
-            many += cast("list[str] | list[list[int]]", given)
+            many += given
         if len(many) > self.settings.prompts:
             raise invalid(
                 f"{len(many)} prompts; this server takes {self.settings.prompts} at once", "prompt"
@@ -145,6 +146,7 @@ class Reader:
         self, body: Sampled, most: int | None, report: int | None, ends: tuple[int, ...] = ()
     ) -> SamplingParams:
         stop = () if body.stop is None else body.stop
+        constraint = self._constraint(body.response_format)
         try:
             return SamplingParams(
                 temperature=_or(body.temperature, 1.0),
@@ -163,10 +165,32 @@ class Reader:
                 stop_token_ids=(*ends, *(body.stop_token_ids or ())),
                 ignore_eos=bool(body.ignore_eos),
                 logprobs=report,
-                constraint=_constraint(body.response_format),
+                constraint=constraint,
             )
         except (InputError, ConfigError) as error:
             raise invalid(str(error)) from error
+
+    def _constraint(self, asked: ResponseFormat | None) -> Constraint | None:
+        """The form of the text, with its grammar read: that may take long, and the engine waits."""
+        if asked is None or asked.type == "text":
+            return None
+        found = Constraint("json")
+        if asked.type == "json_schema":
+            if asked.json_schema is None:
+                raise invalid("response_format of type json_schema needs json_schema",
+                              "response_format")  # fmt: skip
+            source, most = json.dumps(asked.json_schema.schema_), self.settings.schema_bytes
+            if len(source) > most:
+                raise invalid(f"the schema has {len(source)} bytes; this server reads {most}",
+                              "response_format")  # fmt: skip
+            found = Constraint("json_schema", source)
+        try:
+            build_guide(found, self.tokenizer)
+        except InputError as error:
+            raise invalid(str(error), "response_format") from error
+        except MissingExtraError as error:
+            raise Refusal(501, str(error), param="response_format", code="not_installed") from error
+        return found
 
     def _question(
         self,
@@ -226,13 +250,3 @@ class Reader:
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
-
-
-def _constraint(asked: ResponseFormat | None) -> Constraint | None:
-    if asked is None or asked.type == "text":
-        return None
-    if asked.type == "json_object":
-        return Constraint("json")
-    if asked.json_schema is None:
-        raise invalid("response_format of type json_schema needs json_schema", "response_format")
-    return Constraint("json_schema", json.dumps(asked.json_schema.schema_))

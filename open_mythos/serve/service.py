@@ -15,7 +15,7 @@ from open_mythos.engine.engine import Engine
 from open_mythos.engine.front import AsyncEngine, Stream
 from open_mythos.engine.request import Event
 from open_mythos.engine.settings import EngineConfig
-from open_mythos.errors import BusyError, ConfigError, InputError, MissingExtraError
+from open_mythos.errors import BusyError, ConfigError, InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.serve.answers import Answer, ChatAnswer, CompletionAnswer
 from open_mythos.serve.bodies import ChatBody, CompletionBody
@@ -135,8 +135,6 @@ class Service:
             return await open_all(self.front, question.requests)
         except (InputError, ConfigError) as error:
             raise invalid(str(error)) from error
-        except MissingExtraError as error:
-            raise Refusal(501, str(error), code="not_installed") from error
         except BusyError as error:
             raise Refusal(503, str(error), code="overloaded", wait=1.0) from error
 

@@ -18,6 +18,7 @@ class ServeConfig:
         port: Port; 0 takes a free one.
         public: Whether strangers may come in without a key.
         body_bytes: Most bytes of a request's body.
+        schema_bytes: Most bytes of a JSON schema.
         prompts: Most prompts of one request.
         choices: Most continuations of one request, over all its prompts.
         in_flight: Most requests that are answered at once; more get a 503.
@@ -36,6 +37,7 @@ class ServeConfig:
     port: int = 8000
     public: bool = False
     body_bytes: int = 2 << 20
+    schema_bytes: int = 64 << 10
     prompts: int = 64
     choices: int = 128
     in_flight: int = 512
@@ -50,7 +52,9 @@ class ServeConfig:
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("body_bytes", "prompts", "choices", "in_flight", "connections", "half_open"):
+        for name in ("body_bytes", "schema_bytes", "prompts", "choices", "in_flight"):
+            self._require_count(name)
+        for name in ("connections", "half_open"):
             self._require_count(name)
         for name in ("key_in_flight", "key_per_minute"):
             if getattr(self, name) is not None:

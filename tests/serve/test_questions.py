@@ -14,6 +14,8 @@ from open_mythos.serve.settings import ServeConfig
 
 READER = Reader(ByteTokenizer(), 6, 100, ServeConfig(prompts=4, choices=8))
 HELLO = [{"role": "user", "content": "hello"}]
+LARGE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["y" * 70_000]}}}
+NO_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
 
 
 def completion(prompt: Any = "x", **changes: Any) -> Any:
@@ -88,6 +90,8 @@ def test_depth_is_loops_or_a_share_of_them() -> None:
         ({"min_tokens": 5, "max_tokens": 2}, None),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"response_format": {"type": "json_object"}, "echo": True}, "echo"),
+        ({"response_format": LARGE}, "response_format"),
+        ({"response_format": NO_SCHEMA}, "response_format"),
         ({"stream": True, "echo": True, "logprobs": 1, "n": 2}, "n"),
     ],
 )
