@@ -115,6 +115,7 @@ class Message(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     name: str | None = None  # ignored
+    type: Literal["text"] | None = None  # lm-eval says so of every message
     refusal: None = None
     tool_calls: None = None
     tool_call_id: str | None = None  # ignored
@@ -138,6 +139,11 @@ class ChatBody(Sampled):
     max_completion_tokens: int | None = Field(None, ge=1, le=MOST)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=ALTERNATIVES)
+    # Clients send them empty; there are no tools, and any is refused.
+    tools: Annotated[list[Any], Field(max_length=1024)] | None = None
+    functions: Annotated[list[Any], Field(max_length=1024)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    function_call: Literal["none", "auto"] | None = None
     modalities: list[Literal["text"]] | None = None
     parallel_tool_calls: bool | None = None  # ignored: there are no tools
     verbosity: str | None = None  # ignored

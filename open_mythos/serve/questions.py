@@ -98,6 +98,9 @@ class Reader:
                           "max_tokens")  # fmt: skip
         if body.top_logprobs is not None and not body.logprobs:
             raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
+        for name in ("tools", "functions"):
+            if getattr(body, name):
+                raise invalid(f"{name} are not supported: the model calls none", name)
         # Templates know "system"; "developer" is OpenAI's newer name of it.
         messages = [
             {"role": "system" if m.role == "developer" else m.role, "content": m.text}

@@ -40,7 +40,7 @@ def test_anything_else_is_none(prompt: Any) -> None:
         {"max_tokens": "5"}, {"max_tokens": 1.5}, {"max_tokens": 10**30}, {"n": 0}, {"top_p": 0},
         {"stop": [""]}, {"stop": ["a"] * 17}, {"logit_bias": {"x": 1}}, {"logit_bias": {"1": 101}},
         {"stream": 1}, {"num_loops": 0}, {"reasoning_effort": "most"}, {"seed": 2**63},
-        {"response_format": {"type": "yaml"}}, {"max_token": 5}, {"tools": []}, {"model": ""},
+        {"response_format": {"type": "yaml"}}, {"max_token": 5}, {"tools": 5}, {"model": ""},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("make", [completion, chat])

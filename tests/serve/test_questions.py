@@ -104,6 +104,15 @@ def test_what_cannot_be_had_is_refused_by_its_name(
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
+def test_tools_may_be_named_but_not_given() -> None:
+    plain = chat(tools=[], functions=None, tool_choice="auto", function_call="none")
+    assert plain.requests == chat().requests
+    for name in ("tools", "functions"):
+        with pytest.raises(Refusal) as caught:
+            chat(**{name: [{"type": "function", "function": {"name": "f"}}]})
+        assert (caught.value.status, caught.value.param) == (400, name)
+
+
 def test_a_chat_refuses_two_lengths_and_tops_of_nothing() -> None:
     for changes in ({"max_tokens": 1, "max_completion_tokens": 1}, {"top_logprobs": 1}):
         with pytest.raises(Refusal) as caught:
