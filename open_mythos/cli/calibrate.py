@@ -165,6 +165,7 @@ def stored(found: Calibration, parts: Parts) -> StoredExit:
         "data": parts.data,
         "full": found.full,
         "work": one.work,
+        "ran": one.ran,
         "verified": asdict(one.verified),
         "fitted": None if one.fitted is None else asdict(one.fitted),
     }
@@ -182,8 +183,8 @@ def story(found: Calibration, parts: Parts, left_out: Sequence[str]) -> list[str
     lines = [
         f"{parts.data}: {found.metric} {found.full:.4f} at the full {found.n_loops} loops; a loss "
         f"of {found.budget:.2%} is allowed, noise included ('at most': 95 %).",
-        "Work is FLOPs of loops and predictions over the full depth's loops; it is saved where "
-        "the loop skips positions that have left.",
+        "Work is FLOPs of loops and predictions over the full depth's loops, all that have left "
+        "being skipped; 'ran' is what ran here, padding and unscored positions included.",
     ]
     if left_out:
         lines.append(f"Left out, since nobody trained a gate: {', '.join(left_out)}.")

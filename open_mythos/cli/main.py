@@ -9,7 +9,10 @@ from typer.core import TyperGroup
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
 from open_mythos.cli.doctor_command import doctor
+from open_mythos.cli.eval_command import evaluate
 from open_mythos.cli.exit_commands import calibrate
+from open_mythos.cli.generate_command import generate
+from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, OneTask, Overrides
 from open_mythos.cli.suite_command import depth_suite
@@ -43,10 +46,13 @@ app = typer.Typer(
 )
 
 app.command()(calibrate)
+app.command("eval")(evaluate)
+app.command()(export)
 app.command()(laws)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
 app.command("doctor")(doctor)
+app.command("generate")(generate)
 app.command("depth-suite")(depth_suite)
 
 Resume = Literal["auto", "only"]
@@ -128,43 +134,6 @@ def train(
         print_config=print_config,
     )
     raise typer.Exit(code)
-
-
-@app.command()
-def generate(
-    checkpoint: Checkpoint,
-    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
-    loops: Loops = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 50,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest mass p.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    exit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:THRESHOLD]",
-            help="Where positions leave the loop early, e.g. kl:0.001, or calibrated.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Device = "auto",
-) -> None:
-    """Write text with a trained model."""
-    from open_mythos.cli.generate import run
-
-    run(
-        checkpoint=checkpoint,
-        prompt=prompt,
-        n_loops=loops,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        exit=exit,
-        device=device,
-    )
 
 
 @app.command()

@@ -11,6 +11,9 @@ from open_mythos.train.checkpoints import RunFolder, newest_checkpoint, read_rec
 from open_mythos.train.recipe import Recipe
 
 
+HELD_OUT = "held-out.txt"
+
+
 @dataclass(frozen=True)
 class Opened:
     """A model and what lies beside it.
@@ -19,11 +22,13 @@ class Opened:
         folder: Where the weights are.
         model: In evaluation mode.
         recipe: How it was trained: of its run, or recipe.yaml beside the weights; else None.
+        held_out: A text that it has not seen, where one travels with the weights.
     """
 
     folder: Path
     model: OpenMythos
     recipe: Recipe | None
+    held_out: Path | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -61,6 +66,9 @@ class Opened:
 def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     """The model at `path`: a folder with config.json, or a run folder's newest checkpoint.
 
+    Beside config.json may lie recipe.yaml, how it was trained, and held-out.txt, a text to judge it
+    on (documents are parted by form feeds).
+
     Args:
         path: The folder.
         device: "auto" (the accelerator if there is one), or a torch device.
@@ -75,7 +83,11 @@ def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     folder = path if bare else newest_checkpoint(path)
     run = RunFolder(folder.parent.parent)
     inside = folder.parent == run.checkpoints and run.recipe_file.is_file()
-    if not inside and RunFolder(folder).recipe_file.is_file():
-        run, inside = RunFolder(folder), True  # a model that was published with its recipe
+    # A model that is handed on takes with it how it was trained, and what it can be judged on.
+    root = run.root if inside else folder
+    told = RunFolder(root).recipe_file.is_file()
+    text = folder / HELD_OUT
     model = OpenMythos.from_pretrained(folder, device=find_device(device))
-    return Opened(folder, model, read_recipe(run.root) if inside else None)
+    return Opened(
+        folder, model, read_recipe(root) if told else None, text if text.is_file() else None
+    )

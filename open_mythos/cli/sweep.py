@@ -45,11 +45,13 @@ def run(
 
 
 def own_data(opened: Opened) -> EvaluationSource:
-    """What the model's run held out; the bundled plays for a bare model folder.
+    """What the model has not seen: its folder's text, else what its run held out, else the plays.
 
     Raises:
         InputError: If the run's data was foreign.
     """
+    if opened.held_out is not None:
+        return text_windows(opened, str(opened.held_out))
     if opened.recipe is None:
         return text_windows(opened, "plays")
     held_out = build_sources(opened.recipe).evaluation

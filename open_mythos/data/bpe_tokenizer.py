@@ -209,6 +209,10 @@ class BPETokenizer:
         plain = known_ids(ids, self._vocab_size)
         return str(self.backend.decode(plain, skip_special_tokens=True))
 
+    def vocabulary(self) -> str:
+        """The `tokenizers` JSON, which says what each id stands for."""
+        return str(self.backend.to_str())
+
     def save(self, path: str | Path) -> None:
         """Write the `tokenizers` JSON file, and beside it the config that Hugging Face reads."""
         path = Path(path)

@@ -97,6 +97,10 @@ class ByteTokenizer:
             "utf-8", errors="replace"
         )
 
+    def vocabulary(self) -> list[bytes]:
+        """What each id stands for."""
+        return [*(bytes([i]) for i in range(BYTES)), END_OF_TEXT.encode()]
+
     def save(self, path: str | Path) -> None:
         """Write a one-line JSON file that says which tokenizer this is."""
         mark: dict[str, Any] = dict(MARK)

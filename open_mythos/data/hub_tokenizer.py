@@ -88,6 +88,20 @@ class HubTokenizer:
         """Text of the ids, special tokens skipped."""
         return str(self.inner.decode([int(i) for i in ids], skip_special_tokens=True))
 
+    def vocabulary(self) -> str:
+        """The `tokenizers` JSON, which says what each id stands for.
+
+        Raises:
+            InputError: When the object is of the slow kind, which has none.
+        """
+        backend = getattr(self.inner, "backend_tokenizer", None)
+        if backend is None:
+            raise InputError(
+                f"a {type(self.inner).__name__} does not tell what its ids stand for; take the "
+                "fast kind of the same tokenizer"
+            )
+        return str(backend.to_str())
+
     def save_folder(self, folder: str) -> None:
         """Write what `transformers` reads again.
 

@@ -131,6 +131,15 @@ class TiktokenTokenizer:
         plain = [i for i in known_ids(ids, self.vocab_size) if i not in self._special_ids]
         return str(self.encoding.decode(plain))
 
+    def vocabulary(self) -> list[bytes]:
+        """What each id stands for; nothing where the numbering has a hole."""
+        table = [b""] * self.vocab_size
+        for token in self.encoding.token_byte_values():
+            table[self.encoding.encode_single_token(token)] = token
+        for name, i in self.special_tokens.items():
+            table[i] = name.encode()
+        return table
+
     def save(self, path: str | Path) -> None:
         """Write a JSON file of a few lines that names the encoding and its hash."""
         mark: dict[str, Any] = {

@@ -182,6 +182,14 @@ class MythosTokenizer:
         """
         return self.answering.decode(ids)
 
+    def vocabulary(self) -> str | list[bytes]:
+        """What each id stands for: the JSON text of a `tokenizers` file, or the bytes of each.
+
+        Raises:
+            InputError: When the tokenizer underneath does not tell.
+        """
+        return self.answering.vocabulary()
+
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
     """The plainest tokenizer that answers to a name, path or Hugging Face id.

@@ -81,6 +81,7 @@ class Decoder:
         padded: bool = False,
         graph: bool | None = None,
         compiled: bool = False,
+        told: bool = False,
     ) -> None:
         """Room for `batch` rows of `capacity` positions.
 
@@ -97,6 +98,8 @@ class Decoder:
                 fifth of the time, and the first step waits for the compiler, 30 s where its own
                 cache on disk is empty and 5 s otherwise. It pays from some thousands of tokens.
                 Like a graph it is bound to the weights' dtype and place; values may change.
+            told: Whether the caller chooses the tokens (`follow`), from `logits`, by rules that no
+                graph could hold; nothing is drawn then.
 
         Raises:
             InputError: If both a graph and a compiled step are asked for.
@@ -109,6 +112,7 @@ class Decoder:
         device = self.cache.position.device
         self.token = torch.zeros(batch, dtype=torch.int64, device=device)
         self.starts = torch.zeros_like(self.token) if padded else None
+        self.told, self.logits = told, torch.empty(0, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self._fast = _compiled(Decoder._think) if compiled else None
         if graph is None:
@@ -140,8 +144,15 @@ class Decoder:
             mask = torch.arange(ids.shape[1], device=ids.device) >= starts.unsqueeze(1)
         logits = read(self.model, ids, self.n_loops, self.cache.whole, mask)
         self.cache.position.fill_(ids.shape[1])
-        self.token.copy_(pick(logits, self.sampling, self.generator))
+        self._take(logits)
         return self.token.clone()
+
+    @torch.no_grad()
+    def follow(self, token: Tensor) -> Tensor:
+        """Logits (B, vocab) after `token` (B,), of a decoder that is told; good until the next."""
+        self.token.copy_(token)
+        self.step()
+        return self.logits
 
     @torch.no_grad()
     def step(self) -> Tensor:
@@ -156,14 +167,24 @@ class Decoder:
 
     def _advance(self) -> None:
         assert self.model is not None
-        logits = self.model.decode(self.token, self.cache, starts=self.starts)
-        self.token.copy_(pick(logits, self.sampling, self.generator))
+        self._take(self.model.decode(self.token, self.cache, starts=self.starts))
+
+    def _take(self, logits: Tensor) -> None:
+        """Choose the next token, or leave that to the caller."""
+        if not self.told:
+            self.token.copy_(pick(logits, self.sampling, self.generator))
+        elif self.logits.shape == logits.shape:
+            self.logits.copy_(logits)
+        else:  # the first time, before anything is captured
+            self.logits = logits.clone()
 
     def _think(self, noise: Tensor | None) -> None:
         """`_advance` with what `pick` draws."""
         assert self.model is not None
         logits = self.model.decode(self.token, self.cache, starts=self.starts)
-        if noise is None:
+        if self.told:
+            self.logits.copy_(logits)
+        elif noise is None:
             self.token.copy_(largest(logits))
         else:
             s = self.sampling
@@ -171,7 +192,7 @@ class Decoder:
 
     def _noise(self) -> Tensor | None:
         assert self.model is not None
-        if self.sampling.temperature == 0.0:
+        if self.told or self.sampling.temperature == 0.0:
             return None
         noise = torch.empty(self.token.shape[0], self.model.cfg.vocab_size)
         return noise.to(self.token.device).exponential_(generator=self.generator)
@@ -257,12 +278,19 @@ _KEPT: "WeakKeyDictionary[nn.Module, dict[Hashable, Decoder]]" = WeakKeyDictiona
 
 @contextmanager
 def borrowed_decoder(
-    model: StaticModel, batch: int, capacity: int, n_loops: int, sampling: Sampling, *, padded: bool
+    model: StaticModel,
+    batch: int,
+    capacity: int,
+    n_loops: int,
+    sampling: Sampling | None = None,
+    *,
+    padded: bool,
 ) -> Iterator[Decoder]:
     """A decoder of these shapes for one generation: made once, and kept for the model's next one.
 
     While it is out, nobody else gets it: a second generation that runs meanwhile has its own. It is
-    made anew when a tensor of the model has moved (`.to`, a loaded state).
+    made anew when a tensor of the model has moved (`.to`, a loaded state). Without a `sampling` it
+    is told its tokens.
     """
     assert isinstance(model, nn.Module)
     where = tuple((t.data_ptr(), t.dtype) for t in (*model.parameters(), *model.buffers()))
@@ -271,7 +299,8 @@ def borrowed_decoder(
     kept = _KEPT.setdefault(model, {})
     decoder = kept.pop(key, None)
     if decoder is None:
-        decoder = Decoder(model, batch, capacity, n_loops, sampling, padded=padded)
+        told = sampling is None
+        decoder = Decoder(model, batch, capacity, n_loops, sampling, padded=padded, told=told)
     decoder.model = model
     try:
         yield decoder

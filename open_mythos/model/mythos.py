@@ -10,18 +10,19 @@ from torch import Tensor, nn
 
 from open_mythos.checkpoint.legacy import accept_legacy
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.generate.decode import Stop, stream
+from open_mythos.generate.decode import Stop
+from open_mythos.generate.params import SamplingParams
 from open_mythos.generate.sampling import Sampling
+from open_mythos.generate.streamer import Streamer
+from open_mythos.model.generation import How, generated
 from open_mythos.model.inputs import (
     Depths,
     check_counts,
     check_depths,
     check_ids,
-    check_one_depth,
     check_reads,
     check_span,
     check_start,
-    real_keys,
 )
 from open_mythos.model.leaving import leaving
 from open_mythos.model.output import ForwardOutput, forward_output
@@ -37,7 +38,6 @@ from open_mythos.nn.loop.exits.registry import CALIBRATED
 from open_mythos.nn.loop.per_row import RowLoops
 from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.loop.trace import LoopTrace
-from open_mythos.nn.mode import evaluating
 from open_mythos.nn.moe.balance import recomputing
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary, rotary
@@ -313,6 +313,8 @@ class OpenMythos(Stored):
         attention_mask: Tensor | None = None,
         static: bool | None = None,
         exit: object = None,
+        params: SamplingParams | None = None,
+        streamer: Streamer | None = None,
     ) -> Tensor:
         """The prompts with up to `max_new_tokens` tokens added: (B, S + new).
 
@@ -330,23 +332,16 @@ class OpenMythos(Stored):
             static: Decode in fixed shapes, one CUDA graph per token; None does so by itself on a
                 GPU, False never.
             exit: Where positions leave the loop early, as in a pass; decoded one by one then.
+            params: All that a request may ask, instead of max_new_tokens to min_p (which is top_k
+                0 unless it says otherwise); with n continuations each, B * n rows come back.
+            streamer: Is shown prompts and tokens as they are made; transformers' streamers will do.
 
         Raises:
             InputError: If an argument is out of range or the model has no room.
         """
-        checked = check_ids(ids, self.cfg)
-        check_one_depth(n_loops)
-        kept = torch.int32 if ids.dtype == torch.int32 else torch.int64
-        ids = checked
-        real_keys(attention_mask, None, ids, past=0)  # every prompt has a real token
+        how = How(n_loops, generator, attention_mask, static, exit, streamer)
         sampling = Sampling(temperature, top_k, top_p, min_p)
-        stop = Stop(max_new_tokens, eos_token_id)
-        with evaluating(self):
-            tokens = stream(
-                self, ids, stop, sampling, n_loops, generator, attention_mask,
-                static=static, exit=exit,
-            )  # fmt: skip
-            return torch.cat((ids, *(t.unsqueeze(1) for t in tokens)), dim=1).to(kept)
+        return generated(self, ids, Stop(max_new_tokens, eos_token_id), sampling, params, how)
 
     # -- router balance --------------------------------------------------------------------------
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from open_mythos.report.depth_maps import Band, Panel, band_figure, map_grid, matrix_figure
+from open_mythos.report.figures import Figure
 from open_mythos.report.page import Section, render_page
 from open_mythos.suite.beyond import FACTORS, ON
 from open_mythos.suite.plan import FIXED_DEPTH, Plan

@@ -15,7 +15,7 @@ from open_mythos.cli.main import app
 from open_mythos.errors import CheckpointError
 
 
-COMMANDS = ("demo", "train", "generate", "sweep", "plot", "inspect", "convert")
+COMMANDS = ("demo", "train", "sweep", "plot", "inspect", "convert")
 
 
 def call(*words: str) -> Any:
@@ -100,22 +100,6 @@ def test_python_dash_m_is_the_same_command() -> None:
                 "start": "new",
                 "config": Path("c.yaml"),
                 "print_config": True,
-            },
-        ),
-        (
-            ["generate", "m", "--prompt", "To be", "--loops", "3", "--temperature", "0"],
-            "generate",
-            {
-                "checkpoint": Path("m"),
-                "prompt": "To be",
-                "n_loops": 3,
-                "max_new_tokens": 64,
-                "temperature": 0.0,
-                "top_k": 50,
-                "top_p": 1.0,
-                "seed": 0,
-                "exit": None,
-                "device": "auto",
             },
         ),
         (

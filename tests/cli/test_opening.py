@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from shutil import copyfile
 
@@ -67,3 +68,17 @@ def test_a_path_without_a_model_is_refused(tmp_path: Path) -> None:
     old.write_bytes(b"x")
     with pytest.raises(CheckpointError, match="convert"):
         open_checkpoint(old)
+
+
+def test_a_model_that_is_handed_on_brings_its_recipe_and_a_text_to_judge_it_on(
+    text_run: Path, tmp_path: Path
+) -> None:
+    run = open_checkpoint(text_run)
+    folder = tmp_path / "handed-on"
+    run.model.save_pretrained(folder)
+    assert open_checkpoint(folder).held_out is None
+    shutil.copy(text_run / "recipe.yaml", folder)
+    (folder / "held-out.txt").write_text("One document.\fAnother one.", encoding="utf-8")
+    opened = open_checkpoint(folder)
+    assert opened.recipe == run.recipe
+    assert opened.held_out == folder / "held-out.txt"

@@ -178,3 +178,10 @@ def test_files_of_others_keep_their_rule_and_their_template(tmp_path: Path) -> N
     assert BPETokenizer.from_file(path).chat_template == "J"
     assert BPETokenizer.from_file(path).special_names == told.special_names
     assert not (tmp_path / "chat_template.jinja").exists()
+
+
+def test_the_vocabulary_is_a_file_of_the_same_tokenizer(tmp_path: Path) -> None:
+    tokenizer = BPETokenizer.plays()
+    (tmp_path / "again.json").write_text(tokenizer.vocabulary(), "utf-8")
+    again = BPETokenizer.from_file(tmp_path / "again.json")
+    assert again.encode("To be, or not") == tokenizer.encode("To be, or not")

@@ -74,3 +74,11 @@ def test_a_template_of_ones_own_is_kept(tmp_path: Path) -> None:
         assert ByteTokenizer.from_mark(mark).chat_template == template
     ByteTokenizer().save(tmp_path / "tokenizer.json")
     assert json.loads((tmp_path / "tokenizer.json").read_text()) == MARK
+
+
+def test_the_vocabulary_tells_what_ids_stand_for() -> None:
+    tokenizer = ByteTokenizer()
+    table = tokenizer.vocabulary()
+    assert len(table) == tokenizer.vocab_size
+    assert b"".join(table[i] for i in tokenizer.encode("n\u00e9")) == "n\u00e9".encode()
+    assert table[tokenizer.eos_id] == b"<|endoftext|>"

@@ -73,3 +73,10 @@ def test_transformers_reads_our_files_as_we_do(
     assert theirs.special_tokens == ours.special_tokens
     assert theirs.special_names == ours.special_names
     assert theirs.chat_template == ours.chat_template
+
+
+def test_the_vocabulary_is_the_fast_kinds_and_no_other() -> None:
+    backend = BPETokenizer.plays().backend
+    assert HubTokenizer(fake(backend_tokenizer=backend)).vocabulary() == backend.to_str()
+    with pytest.raises(InputError, match=r"a Fake does not tell.*fast"):
+        HubTokenizer(fake()).vocabulary()

@@ -117,3 +117,12 @@ def test_bad_ids_texts_and_marks_are_refused(o200k: TiktokenTokenizer) -> None:
             call(b"abc")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="asks for encoding 'p50k' with sha256 None"):
         TiktokenTokenizer.from_mark({"encoding": "p50k"})
+
+
+def test_the_vocabulary_tells_what_ids_stand_for(o200k: TiktokenTokenizer) -> None:
+    table = o200k.vocabulary()
+    assert len(table) == o200k.vocab_size
+    text = "To be \u20ac, or not"
+    assert b"".join(table[i] for i in o200k.encode(text)) == text.encode()
+    specials = o200k.special_tokens  # of which two may name one id
+    assert all(specials[table[i].decode()] == i for i in specials.values())

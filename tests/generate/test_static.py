@@ -267,6 +267,22 @@ def test_a_decoder_gives_the_argmax_of_uncached_passes_and_reads_anew(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_decoder_that_is_told_its_tokens_gives_the_logits_of_uncached_passes(
+    build: Build, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    monkeypatch.setattr(static, "COMPILER", "eager")
+    model, ids = build(), torch.randint(0, 37, (2, 5))
+    decoder = Decoder(model, 2, 16, 3, compiled=compiled, told=True)
+    decoder.prefill(ids)
+    with torch.no_grad():
+        assert torch.allclose(decoder.logits, model(ids, n_loops=3)[:, -1])
+        for _ in range(3):
+            token = torch.randint(0, 37, (2,))
+            ids = torch.cat((ids, token.unsqueeze(1)), dim=1)
+            assert torch.allclose(decoder.follow(token), model(ids, n_loops=3)[:, -1])
+
+
 def test_a_padded_decoder_given_no_starts_reads_whole_rows(build: Build) -> None:
     model, ids, sampling = build(), prompt(8), Sampling(1.0)
     decoder = Decoder(model, 8, 20, 3, sampling, padded=True)
