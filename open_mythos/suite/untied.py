@@ -50,7 +50,10 @@ def without_loops(data: DataConfig) -> DataConfig:
     task = data.build_task(seed=0)
     if task.loops_for(task.max_level) is None:
         return data
-    off = {name: 0 for name in ("loops_per_level", "spare") if name in settings_of(data.kind)}
-    own = {"loops_per_hop": 0} if "loops_per_hop" in OWN_SETTINGS.get(data.kind, ()) else {}
-    settings: dict[str, Any] = {**data.task, **off}
+    known = settings_of(data.kind)
+    settings = dict(data.task)
+    settings.update((name, 0) for name in ("loops_per_level", "spare") if name in known)
+    own: dict[str, Any] = {}
+    if "loops_per_hop" in OWN_SETTINGS.get(data.kind, ()):
+        own["loops_per_hop"] = 0
     return replace(data, task=settings, **own)
