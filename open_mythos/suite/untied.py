@@ -50,10 +50,9 @@ def without_loops(data: DataConfig) -> DataConfig:
     task = data.build_task(seed=0)
     if task.loops_for(task.max_level) is None:
         return data
-    known = settings_of(data.kind)
-    settings = dict(data.task)
-    settings.update((name, 0) for name in ("loops_per_level", "spare") if name in known)
-    own: dict[str, Any] = {}
-    if "loops_per_hop" in OWN_SETTINGS.get(data.kind, ()):
-        own["loops_per_hop"] = 0
-    return replace(data, task=settings, **own)
+    settings: dict[str, Any] = dict(data.task)
+    for name in ("loops_per_level", "spare"):
+        if name in settings_of(data.kind):
+            settings[name] = 0
+    told = "loops_per_hop" in OWN_SETTINGS.get(data.kind, ())
+    return replace(data, task=settings, loops_per_hop=0 if told else data.loops_per_hop)
