@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-FILES := open_mythos tests $(wildcard examples benchmarks training)
+FILES := open_mythos tests $(wildcard examples benchmarks training example.py)
 
 # The public open-mythos 0.5.0 is a peer for tests only; it lives outside this repository.
 PEER_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/open-mythos-peer

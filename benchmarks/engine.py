@@ -17,7 +17,7 @@ prefix    64 requests that share a prompt of --shared tokens: time to first toke
           use at the peak, with sharing and without.
 
 Every time is the best of --repeats. A folder is a checkpoint of the library, or the name of a
-preset with random weights, whose exits say little.
+preset with random weights, whose exits say little: `drawn:0.4` leaves by chance.
 """
 
 import argparse
@@ -39,11 +39,14 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.config.presets import PRESETS, preset
 from open_mythos.engine.engine import Engine
 from open_mythos.engine.flight import Run
+from open_mythos.engine.lanes import START
 from open_mythos.engine.request import Event, Request
 from open_mythos.engine.scheduler import Scheduler
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.generate.params import SamplingParams
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.loop.exits.criterion import Criterion, Kept, Seen
+from open_mythos.nn.loop.exits.registry import register_exit
 
 
 # -- identity --------------------------------------------------------------------------------------
@@ -163,6 +166,23 @@ def identity(args: argparse.Namespace) -> dict[str, Any]:
         if (seed + 1) % 50 == 0:
             print(f"identity: {seed + 1 - args.seed} schedules, {total}", flush=True)
     return {"schedules": args.schedules, **total}
+
+
+# -- an exit for models whose own say little -------------------------------------------------------
+
+
+@register_exit
+class Drawn(Criterion):
+    """Leaves with a chance of `threshold` after every loop, drawn from digits of the state."""
+
+    name = "drawn"
+    share = True
+
+    def score(self, seen: Seen, kept: Kept) -> tuple[torch.Tensor, Kept]:
+        return (seen.after.double().sum(-1).abs() * 1e5).frac(), kept
+
+
+START[Drawn] = ()  # it asks for no number of loops
 
 
 # -- time ------------------------------------------------------------------------------------------
@@ -400,7 +420,7 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--model", default="mythos_nano", help="a model folder, a run, or a preset")
     ask.add_argument("--changes", type=json.loads, default={}, help="JSON onto the preset's config")
     ask.add_argument("--halted", choices=["freeze", "continue"], help="in place of the config's")
-    ask.add_argument("--exits", nargs="*", default=["latent:0.3", "latent:0.1", "latent:0.03"])
+    ask.add_argument("--exits", nargs="*", default=["drawn:0.5", "drawn:0.3", "drawn:0.15"])
     ask.add_argument("--n-loops", type=int)
     ask.add_argument("--prompts", help="JSON: a list of lists of token ids; random ones otherwise")
     ask.add_argument("--requests", type=int, default=256)

@@ -1,4 +1,4 @@
-"""Results as Markdown: what the README shows is generated here and never typed."""
+"""Results as Markdown: what the pages show is generated here and never typed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from open_mythos.bench.record import Document, Row
 from open_mythos.errors import InputError
 
 
-BEGIN = "<!-- bench:begin -->"
-END = "<!-- bench:end -->"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+FIRST_BEGIN, FIRST_END = "<!-- bench-headline:begin -->", "<!-- bench-headline:end -->"
 NOTHING = "-"
 ATTENTIONS = ("gqa", "mla")
 PEER = OpenMythos05.name
@@ -38,17 +38,28 @@ def render(document: Document) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def insert(text: str, table: str) -> str:
-    """`text` with what stands between the two markers replaced by `table`.
+def headline(document: Document) -> str:
+    """The tables that a first page has room for: steps of size R, and training beside others."""
+    parts = [_steps(document, "R"), _others(document, "R")]
+    return "\n\n".join(part for part in parts if part)
+
+
+def insert(text: str, document: Document) -> str:
+    """`text` with the tables between its markers: `bench` for all, `bench-headline` for the first.
 
     Raises:
-        InputError: If the markers are not both there, in order.
+        InputError: If it has neither pair of markers.
     """
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
+    found = False
+    for begin, end, made in ((BEGIN, END, render), (FIRST_BEGIN, FIRST_END, headline)):
+        head, starts, rest = text.partition(begin)
+        _, ends, tail = rest.partition(end)
+        if starts and ends:
+            found = True
+            text = f"{head}{begin}\n{made(document)}\n{end}{tail}"
+    if not found:
         raise InputError(f"the text lacks {BEGIN} and {END}; put both where the tables belong")
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+    return text
 
 
 def results_files(folder: Path) -> list[Path]:

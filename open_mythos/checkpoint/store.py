@@ -23,7 +23,7 @@ from open_mythos.checkpoint.files import (
     write_manifest,
 )
 from open_mythos.checkpoint.shard_files import INDEX_FILE, SHARDS, consolidate, of_model
-from open_mythos.config.mythos import MythosConfig
+from open_mythos.config.mythos import FIELDS, MythosConfig
 from open_mythos.errors import CheckpointError, DamagedError
 
 
@@ -34,6 +34,10 @@ MODEL_FILE = "model.safetensors"
 OWN_FILES = (MODEL_FILE, CONFIG_FILE, MANIFEST)
 # Metadata key: which names were one tensor with another (a tied head), and are stored once.
 ALIASES = "open_mythos.aliases"
+# How transformers numbers the parts of weights too large for one file, and what it puts before the
+# names of a network that a class of its own holds.
+HUB_INDEX = "model.safetensors.index.json"
+HUB_PREFIX = "model."
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
@@ -167,6 +171,7 @@ def write_config(folder: Path, config: MythosConfig, dtype: str) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
         "architecture": ARCHITECTURE,
+        "model_type": ARCHITECTURE,  # the name under which transformers looks it up
         "torch_dtype": dtype,
         "config": config.to_dict(),
     }
@@ -184,6 +189,8 @@ def stored_dtype(state: Mapping[str, Tensor]) -> str:
 
 def load_model(folder: str | Path) -> tuple[MythosConfig, dict[str, Tensor]]:
     """The config and the weights of a model folder, on the CPU; sharded ones are put together.
+
+    The folder may be one that transformers wrote (`open_mythos.hf`).
 
     Raises:
         CheckpointError: If the path is a pickle, a file is missing, truncated or altered, the
@@ -205,8 +212,21 @@ def load_model(folder: str | Path) -> tuple[MythosConfig, dict[str, Tensor]]:
         for path in root.glob(SHARDS):
             check_file(root, path.name)
         return config, consolidate(root, of_model)
-    tensors, _ = read_tensors(check_file(root, MODEL_FILE))
-    return config, tensors
+    tensors: dict[str, Tensor] = {}
+    for name in _weight_files(root):
+        tensors |= read_tensors(check_file(root, name))[0]
+    return config, {name.removeprefix(HUB_PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def _weight_files(root: Path) -> list[str]:
+    """The files of a folder that hold its weights between them."""
+    if (root / MODEL_FILE).is_file() or not (root / HUB_INDEX).is_file():
+        return [MODEL_FILE]
+    document = read_json(check_file(root, HUB_INDEX))
+    try:
+        return sorted(set(document["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError):
+        raise DamagedError(f"{root / HUB_INDEX} is no index of weights; use another copy") from None
 
 
 def read_config(folder: str | Path) -> MythosConfig:
@@ -218,6 +238,8 @@ def read_config(folder: str | Path) -> MythosConfig:
     """
     path = check_file(folder, CONFIG_FILE)
     document = read_json(path)
+    if _of_transformers(document):
+        return MythosConfig.from_dict({k: document[k] for k in FIELDS if k in document})
     if not isinstance(document, dict) or document.get("architecture") != ARCHITECTURE:
         found = document.get("architecture") if isinstance(document, dict) else document
         raise CheckpointError(
@@ -229,6 +251,13 @@ def read_config(folder: str | Path) -> MythosConfig:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} has no 'config' table; it is damaged, use another copy")
     return MythosConfig.from_dict(values)
+
+
+def _of_transformers(document: Any) -> bool:
+    """Whether a config.json is one that transformers wrote of our network, its fields flat."""
+    if not isinstance(document, dict) or "architecture" in document:
+        return False
+    return bool(document.get("model_type") == ARCHITECTURE)
 
 
 def check_schema(path: Path, document: Mapping[str, Any]) -> None:

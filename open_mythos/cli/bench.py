@@ -105,19 +105,20 @@ def run(options: Options) -> int:
 
 
 def table(out: Path, readme: Path | None) -> None:
-    """Print the tables of a results file, or of a folder of them; or put them into a README.
+    """Print the tables of a results file, or of a folder of them; or put them into a page.
 
     Raises:
-        InputError: If there are no results, or the README lacks the markers.
+        InputError: If there are no results, or the page lacks the markers.
     """
     paths = results_files(out) if out.is_dir() else [out]
     if not paths or not all(path.is_file() for path in paths):
         raise InputError(f"{out} has no results; measure first, with --out FILE")
-    text = render(load_all(paths))
+    document = load_all(paths)
     if readme is None:
-        print(text)
+        print(render(document))
     else:
-        readme.write_text(insert(readme.read_text(encoding="utf-8"), text), encoding="utf-8")
+        page = readme.read_text(encoding="utf-8")
+        readme.write_text(insert(page, document), encoding="utf-8")
 
 
 def _attentions(text: str) -> list[str]:

@@ -56,11 +56,12 @@ def run(  # noqa: PLR0913 -- one argument per option
     batches: int,
     json_file: Path | None,
     out: Path | None,
+    task: str | None = None,
     device: str = "auto",
 ) -> int:
     """Calibrate, print, and store the chosen exit beside the model; 1 if none keeps the budget."""
     allowed = parse_budget(budget)
-    opened = open_checkpoint(checkpoint, device)
+    opened = open_checkpoint(checkpoint, device).on_task(task)
     kinds, left_out = chosen_kinds(exits, opened)
     parts = held_out_parts(opened, data, n_loops, batches)
     found = calibrate(
@@ -164,6 +165,7 @@ def stored(found: Calibration, parts: Parts) -> StoredExit:
         "data": parts.data,
         "full": found.full,
         "work": one.work,
+        "ran": one.ran,
         "verified": asdict(one.verified),
         "fitted": None if one.fitted is None else asdict(one.fitted),
     }
@@ -181,8 +183,8 @@ def story(found: Calibration, parts: Parts, left_out: Sequence[str]) -> list[str
     lines = [
         f"{parts.data}: {found.metric} {found.full:.4f} at the full {found.n_loops} loops; a loss "
         f"of {found.budget:.2%} is allowed, noise included ('at most': 95 %).",
-        "Work is FLOPs of loops and predictions over the full depth's loops; it is saved where "
-        "the loop skips positions that have left.",
+        "Work is FLOPs of loops and predictions over the full depth's loops, all that have left "
+        "being skipped; 'ran' is what ran here, padding and unscored positions included.",
     ]
     if left_out:
         lines.append(f"Left out, since nobody trained a gate: {', '.join(left_out)}.")

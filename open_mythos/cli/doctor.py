@@ -25,7 +25,7 @@ from open_mythos.train.sources import build_sources
 COLOURS = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def run(
+def run(  # noqa: PLR0913 -- one argument per option
     *,
     checkpoint: Path,
     data: Path | None,
@@ -33,10 +33,11 @@ def run(
     loops: int | None,
     json_file: Path | None,
     out: Path | None,
+    task: str | None = None,
     device: str = "auto",
 ) -> int:
     """Examine a model, say what was found, and return 1 if there is a fault, else 0."""
-    opened = open_checkpoint(checkpoint, device)
+    opened = open_checkpoint(checkpoint, device).on_task(task)
     if out is not None:
         from open_mythos.report.doctor_page import doctor_page  # noqa: PLC0415 -- needs an extra
     measured = examine(opened.model, chosen(opened, data, recipe, loops))

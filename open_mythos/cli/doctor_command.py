@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Checkpoint, Device
+from open_mythos.cli.options import Device, OneTask
+from open_mythos.errors import InputError
 
 
 def doctor(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Folder with a trained model.", show_default=False)
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -31,9 +34,22 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(help="Write a page, FILE.html.", show_default=False)
     ] = None,
+    task: OneTask = None,
     device: Device = "auto",
+    env: Annotated[
+        bool, typer.Option("--env", help="Examine this installation instead of a model.")
+    ] = False,
 ) -> None:
-    """Say what is wrong with a trained loop; exit code 1 if there is a fault."""
+    """Say what is wrong with a trained loop or an installation; exit code 1 if there is a fault."""
+    if env:
+        from open_mythos.cli.installation import run as examine
+
+        raise typer.Exit(examine(json_file))
+    if checkpoint is None:
+        raise InputError(
+            "doctor examines a trained model: name its folder, or give --env to examine this "
+            "installation"
+        )
     from open_mythos.cli.doctor import run
 
     code = run(
@@ -43,6 +59,7 @@ def doctor(
         loops=loops,
         json_file=json_file,
         out=out,
+        task=task,
         device=device,
     )
     raise typer.Exit(code)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Checkpoint, Device
+from open_mythos.cli.options import Checkpoint, Device, OneTask
 
 
 def calibrate(
@@ -34,6 +34,7 @@ def calibrate(
         Path | None,
         typer.Option(help="Report (.html) or picture (.png, .svg, .pdf).", show_default=False),
     ] = None,
+    task: OneTask = None,
     device: Device = "auto",
 ) -> None:
     """Fit where positions may leave the loop to a quality budget, and store it with the model."""
@@ -48,6 +49,7 @@ def calibrate(
         batches=batches,
         json_file=json_file,
         out=out,
+        task=task,
         device=device,
     )
     raise typer.Exit(code)

@@ -12,6 +12,7 @@ from open_mythos.generate.params import Constraint, SamplingParams
 from open_mythos.generate.speculate import Draft
 from open_mythos.generate.text import Piece, stream_text
 from open_mythos.nn.loop.exits.registry import CALIBRATED
+from open_mythos.nn.loop.work import metered
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Asked:
 def run(asked: Asked) -> None:
     """Print the prompt and its continuation, piece by piece.
 
+    With an exit, what the loops computed and the time it took go to the error stream at the end.
+
     Raises:
         InputError: If two forms are asked for at once, or a request cannot be answered.
     """
@@ -58,10 +61,13 @@ def run(asked: Asked) -> None:
     )  # fmt: skip
     if params.logprobs is None:
         _write(decode_known(tokenizer, tokenizer.encode(asked.prompt)))
-    for piece in pieces:
-        _write(piece.text if params.logprobs is None else _line(piece))
+    with metered(model.recurrent) as meter:
+        for piece in pieces:
+            _write(piece.text if params.logprobs is None else _line(piece))
     if params.logprobs is None:
         _write("\n")
+    if asked.exit is not None:
+        sys.stderr.write(f"{meter.work}; {meter.passes} passes in {meter.seconds:.1f} s\n")
 
 
 def _constraint(asked: Asked) -> Constraint | None:

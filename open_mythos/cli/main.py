@@ -9,10 +9,12 @@ from typer.core import TyperGroup
 from open_mythos import __version__
 from open_mythos.cli.data import app as data
 from open_mythos.cli.doctor_command import doctor
+from open_mythos.cli.eval_command import evaluate
 from open_mythos.cli.exit_commands import calibrate
 from open_mythos.cli.generate_command import generate
+from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
-from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, Overrides
+from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, OneTask, Overrides
 from open_mythos.cli.serve_command import serve
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
@@ -45,6 +47,8 @@ app = typer.Typer(
 )
 
 app.command()(calibrate)
+app.command("eval")(evaluate)
+app.command()(export)
 app.command()(laws)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
@@ -145,6 +149,7 @@ def sweep(
         ),
     ] = None,
     batches: Annotated[int, typer.Option(min=1, help="Batches to score at each depth.")] = 8,
+    task: OneTask = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -156,6 +161,7 @@ def sweep(
         loops=parse_depths(loops),
         text=text,
         batches=batches,
+        task=task,
         device=device,
         as_json=as_json,
     )

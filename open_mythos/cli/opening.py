@@ -1,6 +1,6 @@
 """From a path that a user types to the model behind it: a model folder, a checkpoint or a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from open_mythos.data.tokenizer import Tokenizer, tokenizer_from_folder
@@ -21,7 +21,7 @@ class Opened:
     Attributes:
         folder: Where the weights are.
         model: In evaluation mode.
-        recipe: How it was trained; None for a bare model folder.
+        recipe: How it was trained: of its run, or recipe.yaml beside the weights; else None.
         held_out: A text that it has not seen, where one travels with the weights.
     """
 
@@ -44,6 +44,23 @@ class Opened:
                 f"{self.folder} has no tokenizer, so this model neither reads nor writes text; "
                 "try `open-mythos sweep` on it"
             ) from error
+
+    def on_task(self, name: str | None) -> "Opened":
+        """The same, its run's data cut down to one of the tasks that it mixes; None: as it is.
+
+        Raises:
+            InputError: If the model was not trained on mixed tasks.
+            ConfigError: If there is no such task among them.
+        """
+        if name is None:
+            return self
+        if self.recipe is None or self.recipe.data.kind != "mixed":
+            raise InputError(
+                f"{self.folder} was not trained on mixed tasks, so there is no task to choose; "
+                "leave --task out"
+            )
+        data = replace(self.recipe.data, task={**self.recipe.data.task, "only": name})
+        return replace(self, recipe=replace(self.recipe, data=data))
 
 
 def open_checkpoint(path: Path, device: str = "cpu") -> Opened:

@@ -22,4 +22,8 @@ Loops = Annotated[
 Device = Annotated[
     str, typer.Option(help="auto (the accelerator if there is one), cpu, cuda:1, ...")
 ]
+OneTask = Annotated[
+    str | None,
+    typer.Option("--task", help="Of a model of mixed tasks, the one to ask.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -27,10 +27,11 @@ def run(
     text: Path | None,
     batches: int,
     as_json: bool,
+    task: str | None = None,
     device: str = "auto",
 ) -> None:
     """Score at every depth: perplexity on text, accuracy by difficulty on a task."""
-    opened = open_checkpoint(checkpoint, device)
+    opened = open_checkpoint(checkpoint, device).on_task(task)
     held_out = text_windows(opened, str(text)) if text is not None else own_data(opened)
     found: LoopCurve | DepthMap
     if isinstance(held_out, TokenWindows | ChatRows):

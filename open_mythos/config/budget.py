@@ -200,11 +200,7 @@ def flops_per_token(
     experts = cfg.expert_dim * cfg.n_experts_per_tok + cfg.shared_width * cfg.n_shared_experts
     ffn = cfg.dim * (cfg.n_experts + 3 * experts)
     layer = dense if cfg.core_ffn == "dense" else attention + ffn
-    loop = cfg.core_layers * layer + _injection_products(cfg)
-    if cfg.loop_lora:
-        loop += 2 * cfg.dim * cfg.lora_rank
-    if cfg.readout != "last":
-        loop += cfg.dim
+    loop = cfg.core_layers * layer + _around_core(cfg)
     saved = 0
     if cfg.kv == "first":  # the later loops form no keys and values of their own
         width = cfg.kv_lora_rank + cfg.qk_rope_head_dim
@@ -216,6 +212,48 @@ def flops_per_token(
         coda=2 * cfg.coda_layers * dense,
         head=2 * cfg.vocab_size * cfg.dim,
     )
+
+
+def loop_flops(
+    cfg: MythosConfig,
+    *,
+    positions: int,
+    served: int,
+    formed: int,
+    pairs: int,
+    raised: int,
+    absorbed: bool = False,
+) -> float:
+    """Forward FLOPs of one loop of which not everything is computed; else as `flops_per_token`.
+
+    Args:
+        cfg: The network.
+        positions: Those that pass attention and the dense parts.
+        served: Those that pass the feed-forward.
+        formed: Those whose keys and values are formed.
+        pairs: Queries times the keys that each sees.
+        raised: Keys that latent attention raises to keys and values per head.
+        absorbed: It raises so many queries, and what they found, instead.
+    """
+    up, per_pair = 0, cfg.n_heads * 2 * cfg.head_dim
+    width = 2 * cfg.n_kv_heads * cfg.head_dim
+    if cfg.attn_type == "mla":
+        r, rope, v = cfg.kv_lora_rank, cfg.qk_rope_head_dim, cfg.v_head_dim
+        up, width = r * cfg.n_heads * (cfg.qk_nope_head_dim + v), r + rope
+        per_pair = cfg.n_heads * ((2 * r + rope) if absorbed else rope + cfg.qk_nope_head_dim + v)
+    asked = attention_weights(cfg) - up - cfg.dim * width
+    experts = cfg.expert_dim * cfg.n_experts_per_tok + cfg.shared_width * cfg.n_shared_experts
+    moe = cfg.dim * (cfg.n_experts + 3 * experts)
+    ffn = 3 * cfg.dim * cfg.dense_width if cfg.core_ffn == "dense" else moe
+    layer = positions * asked + formed * cfg.dim * width + raised * up + pairs * per_pair
+    layer += served * ffn
+    return 2.0 * (cfg.core_layers * layer + positions * _around_core(cfg))
+
+
+def _around_core(cfg: MythosConfig) -> int:
+    """Multiply-adds of one token and loop outside of the core: injection, adapter, halting."""
+    adapter = 2 * cfg.dim * cfg.lora_rank if cfg.loop_lora else 0
+    return _injection_products(cfg) + adapter + (cfg.dim if cfg.readout != "last" else 0)
 
 
 def _injection_products(cfg: MythosConfig) -> int:

@@ -1,8 +1,8 @@
-"""Batch and BatchSource: what the trainer and the evaluators read, and nothing more."""
+"""Batch, BatchSource and Courses: what trainer and evaluators read, and nothing more."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -75,6 +75,15 @@ class Batch:
 
         documents = None if self.documents is None else moved(self.documents)
         return replace(self, ids=moved(self.ids), targets=moved(self.targets), documents=documents)
+
+
+@runtime_checkable
+class Courses(Protocol):
+    """A source of several things in turn, each of which has a level of its own."""
+
+    def course(self, step: int) -> str:
+        """Name of what the batch of a step is of; "" where all is one."""
+        ...
 
 
 class BatchSource(Protocol):

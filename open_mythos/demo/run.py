@@ -1,9 +1,10 @@
 """Train, sweep, report: the demo from start to end, resumable at any point."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -12,16 +13,20 @@ from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.data.windows import TokenWindows
 from open_mythos.demo.measure import TaskResult, TextResult, measure_task, measure_text
 from open_mythos.demo.plan import SEED_DESIGN, TASK, TEXT, Plan
-from open_mythos.demo.story import figures, findings, report
+from open_mythos.demo.story import findings, report
+from open_mythos.errors import MissingExtraError
 from open_mythos.eval.evaluators import standard_evaluators
 from open_mythos.model.mythos import OpenMythos
-from open_mythos.report.figures import save_figures
 from open_mythos.train.checkpoints import RunFolder
 from open_mythos.train.console import ConsoleSink
 from open_mythos.train.environment import environment
 from open_mythos.train.sinks import read_metrics
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.trainer import Parts, TrainResult, train
+
+
+if TYPE_CHECKING:
+    from open_mythos.report.figures import Figure, Metrics
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,7 @@ def run_demo(
     text = _text(trained[TEXT], sources[TEXT], plan)
     tasks = {name: _task(trained[name], sources[name], plan) for name in (TASK, SEED_DESIGN)}
     runs = {name: read_metrics(RunFolder(out / name).metrics_file) for name in plan.recipes}
-    drawn = figures(text, tasks, runs, plan)
-    save_figures(drawn, out / "figures")
+    drawn = _pictures(text, tasks, runs, plan, out, console)
     found = findings(text, tasks, plan)
     device = next(trained[TEXT].model.parameters()).device
     summary = {
@@ -87,6 +91,26 @@ def run_demo(
     page = out / "report.html"
     write_text(page, report(text, tasks, runs, plan, drawn))
     return DemoResult("finished", page, found, time.perf_counter() - began)
+
+
+def _pictures(
+    text: TextResult,
+    tasks: Mapping[str, TaskResult],
+    runs: "Mapping[str, Metrics]",
+    plan: Plan,
+    out: Path,
+    console: Console,
+) -> "dict[str, Figure]":
+    """The pictures, saved; none where matplotlib is not installed: the numbers do without."""
+    try:
+        from open_mythos.demo.pictures import figures  # noqa: PLC0415 -- matplotlib is an extra
+        from open_mythos.report.figures import save_figures  # noqa: PLC0415 -- likewise
+    except MissingExtraError as missing:
+        console.print(f"no pictures: {missing}", highlight=False, markup=False)
+        return {}
+    drawn = figures(text, tasks, runs, plan)
+    save_figures(drawn, out / "figures")
+    return drawn
 
 
 def _train(

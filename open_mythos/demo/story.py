@@ -1,24 +1,15 @@
-"""The demo's findings in words and pictures; every sentence follows from the numbers."""
+"""The demo's findings in words; every sentence follows from the numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from open_mythos.demo.measure import TaskResult, TextResult
-from open_mythos.demo.plan import SEED_DESIGN, TASK, TEXT, Plan
-from open_mythos.report.figures import (
-    Metrics,
-    curve_figure,
-    depth_figure,
-    experts_figure,
-    halting_figure,
-    marks_figure,
-    radius_figure,
-    training_figure,
-)
+from open_mythos.demo.plan import SEED_DESIGN, TASK, Plan
 from open_mythos.report.page import Section, render_page
 
+
+if TYPE_CHECKING:
+    from open_mythos.report.figures import Figure, Metrics
 
 TITLE = "open_mythos: one block, looped"
 LEAD = (
@@ -26,6 +17,7 @@ LEAD = (
     "of the network runs again and again within a forward pass; these pages show what more loops "
     "buy, and where they buy nothing."
 )
+UNDRAWN = 'Its pictures need matplotlib: pip install "open-mythos[plots]", and run the demo again.'
 OURS, SEED = "last state, A from 0.01", "seed loop (ACT mean, A from 0.37)"
 SOLVED = 0.95
 
@@ -62,57 +54,17 @@ def findings(text: TextResult, tasks: Mapping[str, TaskResult], plan: Plan) -> d
     }
 
 
-def figures(
-    text: TextResult,
-    tasks: Mapping[str, TaskResult],
-    runs: Mapping[str, Metrics],
-    plan: Plan,
-) -> dict[str, Figure]:
-    """Every picture of the report, by name."""
-    most = plan.trained_hops
-    ours, seed = tasks[TASK], tasks[SEED_DESIGN]
-    chase = {OURS: runs[TASK], SEED: runs[SEED_DESIGN]}
-    return {
-        "task-depth": marks_figure(
-            {
-                OURS: ours.deeper,
-                f"{OURS}, stopped at {most} loops": ours.stopped,
-                SEED: seed.deeper,
-            },
-            most,
-            "hops (and loops)",
-            "accuracy",
-            ours.chance,
-        ),
-        "task-heat": depth_figure(ours.heat),
-        "task-heat-seed-design": depth_figure(seed.heat),
-        **_halting(seed),
-        "task-accuracy": training_figure(chase, "accuracy", "accuracy"),
-        "task-level": training_figure(chase, "level", "hardest hops so far"),
-        "text-loss": training_figure({TEXT: runs[TEXT]}, "loss", "loss (nats per token)"),
-        "text-loops": curve_figure(text.curve, plan.recipes[TEXT].depth.max),
-        "text-experts": experts_figure(text.use),
-        "rho": radius_figure({**chase, TEXT: runs[TEXT]}),
-    }
-
-
-def _halting(result: TaskResult) -> dict[str, Figure]:
-    if result.halting is None:
-        return {}
-    return {"task-halting": halting_figure(result.halting.spent, result.halting.labels)}
-
-
 def report(
     text: TextResult,
     tasks: Mapping[str, TaskResult],
-    runs: Mapping[str, Metrics],
+    runs: "Mapping[str, Metrics]",
     plan: Plan,
-    drawn: Mapping[str, Figure],
+    drawn: "Mapping[str, Figure]",
 ) -> str:
-    """The page."""
+    """The page; without the pictures where there are none."""
     return render_page(
         TITLE,
-        LEAD,
+        LEAD if drawn else f"{LEAD} {UNDRAWN}",
         [
             _task_section(tasks, plan, drawn),
             _seed_section(tasks, plan, drawn),
@@ -122,8 +74,13 @@ def report(
     )
 
 
+def _shown(drawn: "Mapping[str, Figure]", *wanted: tuple[str, str]) -> "list[tuple[str, Figure]]":
+    """Captions and pictures, from captions and names; none where nothing was drawn."""
+    return [(caption, drawn[name]) for caption, name in wanted] if drawn else []
+
+
 def _task_section(
-    tasks: Mapping[str, TaskResult], plan: Plan, drawn: Mapping[str, Figure]
+    tasks: Mapping[str, TaskResult], plan: Plan, drawn: "Mapping[str, Figure]"
 ) -> Section:
     data = plan.recipes[TASK].data
     ours, seed = tasks[TASK], tasks[SEED_DESIGN]
@@ -154,18 +111,19 @@ def _task_section(
             "as the heat map shows (states repeat after "
             f"{data.states} steps; 64 hops end where {64 % data.states} do, yet take 64 loops).",
         ],
-        [
-            ("Accuracy against hops, with as many loops as hops", drawn["task-depth"]),
-            ("Accuracy by hops and loops: right where they match", drawn["task-heat"]),
-            ("Accuracy while training", drawn["task-accuracy"]),
-            ("The curriculum: the hardest hops in training so far", drawn["task-level"]),
-        ],
+        _shown(
+            drawn,
+            ("Accuracy against hops, with as many loops as hops", "task-depth"),
+            ("Accuracy by hops and loops: right where they match", "task-heat"),
+            ("Accuracy while training", "task-accuracy"),
+            ("The curriculum: the hardest hops in training so far", "task-level"),
+        ),
         rows,
     )
 
 
 def _seed_section(
-    tasks: Mapping[str, TaskResult], plan: Plan, drawn: Mapping[str, Figure]
+    tasks: Mapping[str, TaskResult], plan: Plan, drawn: "Mapping[str, Figure]"
 ) -> Section:
     ours, seed = tasks[TASK], tasks[SEED_DESIGN]
     most, (deepest, share) = plan.trained_hops, seed.deeper[-1]
@@ -176,7 +134,7 @@ def _seed_section(
         f"starting scale. It answers up to {solved_hops(seed)} hops at {SOLVED:.0%}, against "
         f"{solved_hops(ours)}; at {deepest} hops {share:.1%}, against {ours.deeper[-1][1]:.1%}.",
     ]
-    pictures = [("Accuracy by hops and loops, seed loop", drawn["task-heat-seed-design"])]
+    pictures = [("Accuracy by hops and loops, seed loop", "task-heat-seed-design")]
     if seed.halting is not None:
         texts.append(
             f"The second picture shows one sequence at {most} loops: the map's entries on top, the "
@@ -184,11 +142,11 @@ def _seed_section(
             "the last loop. A position that halts early mixes its early states into the answer; "
             "one that never halts is read at its last state, whatever the readout is called."
         )
-        pictures.append(("Halting probability spent, by position", drawn["task-halting"]))
-    return Section("The same task, the seed loop", texts, pictures)
+        pictures.append(("Halting probability spent, by position", "task-halting"))
+    return Section("The same task, the seed loop", texts, _shown(drawn, *pictures))
 
 
-def _text_section(text: TextResult, plan: Plan, drawn: Mapping[str, Figure]) -> Section:
+def _text_section(text: TextResult, plan: Plan, drawn: "Mapping[str, Figure]") -> Section:
     first, best = text.curve.points[0], text.curve.best
     last = text.curve.points[-1]
     gain = 1.0 - best.perplexity / first.perplexity
@@ -203,16 +161,17 @@ def _text_section(text: TextResult, plan: Plan, drawn: Mapping[str, Figure]) -> 
             "What loops buy on text of this size is little, and more of them change little; do "
             "not expect the task's gain here.",
         ],
-        [
-            ("Held-out perplexity against loops", drawn["text-loops"]),
-            ("Training loss", drawn["text-loss"]),
-            ("Expert use by loop", drawn["text-experts"]),
-        ],
+        _shown(
+            drawn,
+            ("Held-out perplexity against loops", "text-loops"),
+            ("Training loss", "text-loss"),
+            ("Expert use by loop", "text-experts"),
+        ),
         samples=[(f"{n} loops", sample) for n, sample in text.samples],
     )
 
 
-def _dynamics_section(runs: Mapping[str, Metrics], drawn: Mapping[str, Figure]) -> Section:
+def _dynamics_section(runs: "Mapping[str, Metrics]", drawn: "Mapping[str, Figure]") -> Section:
     skipped = sum(bool(m.get("skipped")) for metrics in runs.values() for m in metrics)
     return Section(
         "Inside the loop",
@@ -222,5 +181,5 @@ def _dynamics_section(runs: Mapping[str, Metrics], drawn: Mapping[str, Figure]) 
             "the whole loop stable.",
             f"Steps passed over because a loss or gradient was not finite: {skipped}.",
         ],
-        [("rho(A) while training", drawn["rho"])],
+        _shown(drawn, ("rho(A) while training", "rho")),
     )

@@ -16,6 +16,7 @@ from open_mythos.eval.exit_scores import Answers, ExitScores, answered, watch
 from open_mythos.eval.overthinking import Overthinking, overthinking
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.loop.exits.criterion import Criterion
+from open_mythos.nn.loop.work import metered
 
 
 Metric = Literal["loss", "accuracy"]
@@ -61,7 +62,9 @@ class Calibrated:
         fitted: The loosest of them that keeps the budget; None: not even the tightest does.
         verified: The threshold that keeps it in real passes over the second part, as measured
             there; None: none of those tried does.
-        work: FLOPs of the verified exit's loops and predictions over those of the full depth.
+        work: FLOPs of the verified exit's loops and predictions over those of the full depth, by
+            the loops of scored positions: what is saved where everybody who has left is skipped.
+        ran: The same as counted while that pass ran, all of its positions and padding included.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Calibrated:
     fitted: Trade | None
     verified: Trade | None
     work: float | None
+    ran: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,12 +143,22 @@ def calibrate(
         curve = trade_curve(kind, seen, judge)
         fitted = loosest(curve, budget)
 
-        def real(threshold: float, kind: type[Criterion] = kind) -> Trade:
-            return judge(threshold, answered(model, verify_on, n_loops, kind(threshold)), full)
+        shares: dict[float, float] = {}
+
+        def real(
+            threshold: float,
+            kind: type[Criterion] = kind,
+            shares: dict[float, float] = shares,
+        ) -> Trade:
+            with metered(model.recurrent) as meter:
+                left = answered(model, verify_on, n_loops, kind(threshold))
+            shares[threshold] = meter.work.share
+            return judge(threshold, left, full)
 
         verified = None if fitted is None else tightened(curve, fitted, budget, real)
         work = None if verified is None else work_of(model.cfg, kind, verified.mean_loops, n_loops)
-        found[kind.name] = Calibrated(kind.name, curve, fitted, verified, work)
+        ran = None if verified is None else shares[verified.threshold]
+        found[kind.name] = Calibrated(kind.name, curve, fitted, verified, work, ran)
     able = {name: one.work for name, one in found.items() if one.work is not None}
     return Calibration(
         metric=metric,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from open_mythos.data.chat_rows import ChatRows
+from open_mythos.data.tasks.mixed import MixedTasks
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer
 from open_mythos.data.windows import TokenWindows
@@ -30,7 +31,8 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
     mixture, whose heaviest part that is, "validation_web" and so on by the names of its folders;
     and "samples". Tasks: "hops_8" or "bits_24" and so on, at the easiest, the hardest trained and
     twice that difficulty, where it exists and the model has room for its rows; with the loops that
-    the task grants, or the mean depth, and at recipe.eval_loops.
+    the task grants, or the mean depth, and at recipe.eval_loops. Mixed tasks: the
+    same of each, "words_levels_8" and so on.
     """
     held_out = sources.evaluation
     if held_out is None:
@@ -44,6 +46,17 @@ def standard_evaluators(recipe: Recipe, sources: Sources) -> dict[str, Evaluator
             for name, text in named.items()
         }
         return {**judges, **sample_evaluators(recipe, held_out, sources.tokenizer)}
+    if isinstance(held_out, MixedTasks) and held_out.only == "all":
+        return {
+            f"{name}_{key}": judge
+            for name in held_out.parts
+            for key, judge in task_evaluators(recipe, held_out.alone(name), loops).items()
+        }
+    return task_evaluators(recipe, held_out, loops)
+
+
+def task_evaluators(recipe: Recipe, held_out: Task, loops: int) -> dict[str, Evaluator]:
+    """A task's, by its unit and difficulty; `loops` are given where it grants none."""
     most = held_out.max_level
     shown = those_with_room(held_out, (1, most, 2 * most), recipe.model.max_seq_len)
     also = eval_loops(recipe, held_out.loops_for(most) or loops)

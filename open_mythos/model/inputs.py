@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -19,10 +19,18 @@ from open_mythos.ops.backend import traced
 # How often the block runs: one number for all rows, or one each.
 Depths = int | Sequence[int] | Tensor | NDArray[np.integer[Any]]
 
+
+class Room(Protocol):
+    """What the door asks of a network's config."""
+
+    vocab_size: int
+    max_seq_len: int
+
+
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def check_ids(ids: Tensor, cfg: MythosConfig) -> Tensor:
+def check_ids(ids: Tensor, cfg: Room) -> Tensor:
     """The ids as int64; refuse what is no batch of tokens of this vocabulary.
 
     Values are read on the host for CPU tensors only: on a device that would stall every step,
@@ -184,7 +192,7 @@ def check_start(start_pos: int | None, past: int, *, cached: bool) -> int:
     return start_pos
 
 
-def check_span(start: int, length: int, cfg: MythosConfig) -> None:
+def check_span(start: int, length: int, cfg: Room) -> None:
     """Refuse positions past max_seq_len.
 
     Raises:

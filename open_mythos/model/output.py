@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.nn.loop.trace import LoopTrace
+from open_mythos.nn.loop.work import Work
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ForwardOutput:
             are those of the rows that ran the loop.
         loop_features: (B, S, dim) each, what the head would read had the pass ended after the loops
             in `read_loops`.
+        work: What the loops computed, beside the full depth's; None from a compiled pass.
     """
 
     logits: Tensor
@@ -47,6 +49,7 @@ class ForwardOutput:
     row_loops: tuple[int, ...] | None = None
     loop_features: tuple[Tensor, ...] = ()
     state_change: Tensor | None = None
+    work: Work | None = None
 
 
 def forward_output(
@@ -82,4 +85,5 @@ def forward_output(
         row_loops=trace.row_loops,
         loop_features=loop_features,
         state_change=trace.state_change,
+        work=trace.work,
     )

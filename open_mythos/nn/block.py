@@ -15,6 +15,7 @@ from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
+from open_mythos.nn.places import Places
 from open_mythos.nn.watched import patched
 from open_mythos.ops.backend import traced
 
@@ -37,6 +38,30 @@ class Frozen:
             name: torch.where(self.halted.view(*self.halted.shape, *[1] * (t.dim() - 2)), old, t)
             for (name, t), old in zip(new.items(), self.entries.values(), strict=True)
         }
+
+    def settle(self, h: Tensor, new: Tensor) -> Tensor:
+        """The next state: `new` (B, T, dim), and `h` where positions have halted."""
+        return torch.where(self.halted.unsqueeze(-1), h, new)
+
+
+@dataclass(frozen=True)
+class Absent(Frozen):
+    """Positions that have halted and are not there: only those in `places` pass through the block.
+
+    Attributes:
+        places: Who is there; `entries` are still those of all positions.
+    """
+
+    places: Places
+
+    def hold(self, new: Entries) -> Entries:
+        """The entries of all positions, with `new` (1, N, ...) where positions are there."""
+        kept = zip(new.items(), self.entries.values(), strict=True)
+        return {name: self.places.put(old, t) for (name, t), old in kept}
+
+    def settle(self, h: Tensor, new: Tensor) -> Tensor:  # noqa: ARG002
+        """All that are there go on."""
+        return new
 
 
 @dataclass(frozen=True)

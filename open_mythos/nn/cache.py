@@ -119,6 +119,13 @@ class LayerCache:
                 room[:, : self.length] = old[:, : self.length]
                 self.store[name] = room
 
+    def select(self, rows: Tensor) -> None:
+        """Hold `rows` (N,) of the rows, in this order and as often as they are named."""
+        for name, old in self.store.items():
+            room = old.new_zeros(len(rows), *old.shape[1:])
+            room[:, : self.length] = old[rows, : self.length]
+            self.store[name] = room
+
     def committed(self) -> Entries:
         """The committed positions, as views."""
         return {name: store[:, : self.length] for name, store in self.store.items()}
@@ -274,6 +281,13 @@ class KVCache:
             self.capacity = capacity
             for _, slot in self.slots():
                 slot.grow(capacity)
+
+    def select(self, rows: Tensor) -> None:
+        """Hold `rows` (N,) int64 of the rows, in this order, as beam search reorders its beams."""
+        for _, slot in self.slots():
+            slot.select(rows)
+        self.batch = len(rows)
+        self.valid = None if self.valid is None else self.valid[rows]
 
     def mark(self, valid: Tensor | None, total: int) -> None:
         """Remember which of the first `total` keys are real; (B, total), None: all of them."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, fused
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.watched import patched
 from open_mythos.ops.few import feed_forward
@@ -21,16 +21,16 @@ class Expert(HasParts):
     @property
     def gate(self) -> LinearView:
         """The gate's map, a view of the fused weight."""
-        return self.gate_up.part("gate")
+        return fused(self.gate_up).part("gate")
 
     @property
     def up(self) -> LinearView:
         """The up map, a view of the fused weight."""
-        return self.gate_up.part("up")
+        return fused(self.gate_up).part("up")
 
     def forward(self, x: Tensor, plus: Tensor | None = None, *, spare: bool = False) -> Tensor:
         """(..., dim) -> (..., dim), with `plus` (..., dim) added to it, overwritten if `spare`."""
         if patched(self.down) or patched(self.gate_up):
-            out: Tensor = self.down(swiglu(self.gate_up.joined(x)))
+            out: Tensor = self.down(swiglu(self.gate_up(x)))
             return out if plus is None else out + plus
         return feed_forward(x, self.gate_up.weight, self.down.weight, plus, spare=spare)

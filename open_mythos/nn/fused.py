@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from open_mythos.nn.linear import Linear
+from open_mythos.nn.watched import foreign
 from open_mythos.ops.few import linear
 
 
@@ -43,47 +44,73 @@ class LinearView:
         return F.linear(x, self.weight)
 
 
-class FusedLinear(nn.Module):
-    """One matmul for maps that share an input: the parts lie below each other in one weight."""
+class FusedLinear(Linear):
+    """One matmul for maps that share an input: the parts lie below each other in one weight.
+
+    To the world it is one `nn.Linear`, which libraries find by its name and may wrap (LoRA,
+    quantisation). Layers ask it through `only`, `rest` and `part` below, which know of wrappers.
+    """
 
     def __init__(self, dim_in: int, parts: Mapping[str, int]) -> None:
         """Store `parts` (name -> output width) of an input of width `dim_in`."""
-        super().__init__()
         self.parts = dict(parts)
-        self.weight = nn.Parameter(torch.empty(sum(self.parts.values()), dim_in))
+        super().__init__(dim_in, sum(self.parts.values()))
+
+    def reset_parameters(self) -> None:
+        """Start at N(0, 0.02), drawing as many numbers as there are weights."""
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(..., in) -> one (..., width) per part, in the order given."""
-        parts: tuple[Tensor, ...] = self.joined(x).split(list(self.parts.values()), dim=-1)
-        return parts
-
     def joined(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., sum of widths), the parts side by side."""
-        return linear(x, self.weight)
+        """(..., in) -> (..., sum of widths), the parts side by side: the call itself."""
+        whole: Tensor = self(x)
+        return whole
 
-    def only(self, name: str, x: Tensor) -> Tensor:
-        """(..., in) -> (..., width) of one part, without the work of the others."""
-        return self.part(name)(x)
+    def span(self, name: str) -> slice:
+        """Which rows of the weight, and which outputs, are those of a part.
 
-    def rest(self, first: str, x: Tensor) -> Tensor:
-        """(..., in) -> (..., sum of widths) of the parts from `first` on, side by side."""
-        names = list(self.parts)
-        start = sum(self.parts[name] for name in names[: names.index(first)])
-        return linear(x, self.weight[start:])
-
-    def part(self, name: str) -> LinearView:
-        """The named part as a linear map of its own."""
+        Raises:
+            KeyError: If there is no such part.
+        """
         start = 0
         for known, width in self.parts.items():
             if known == name:
-                return LinearView(self.weight[start : start + width])
+                return slice(start, start + width)
             start += width
         raise KeyError(name)
+
+    def part(self, name: str) -> LinearView:
+        """The named part as a linear map of its own."""
+        return LinearView(self.weight[self.span(name)])
 
     def extra_repr(self) -> str:
         """The parts and widths, for `print(model)`."""
         return f"in={self.weight.shape[1]}, {', '.join(f'{k}={v}' for k, v in self.parts.items())}"
+
+
+def fused(module: nn.Module) -> FusedLinear:
+    """The fused map itself, also where somebody has put a wrapper of his own around it."""
+    if isinstance(module, FusedLinear):
+        return module
+    return next(found for found in module.modules() if isinstance(found, FusedLinear))
+
+
+def only(module: nn.Module, name: str, x: Tensor) -> Tensor:
+    """(..., in) -> (..., width) of one part, without the work of the others where that is known."""
+    inner = fused(module)
+    if foreign(module):
+        whole: Tensor = module(x)
+        return whole[..., inner.span(name)]
+    return inner.part(name)(x)
+
+
+def rest(module: nn.Module, first: str, x: Tensor) -> Tensor:
+    """(..., in) -> (..., sum of widths) of the parts from `first` on, side by side."""
+    inner = fused(module)
+    start = inner.span(first).start
+    if foreign(module):
+        whole: Tensor = module(x)
+        return whole[..., start:]
+    return linear(x, inner.weight[start:])
 
 
 class HasParts(nn.Module):

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.nn.fused import FusedLinear
 from open_mythos.nn.loop.adapter import LoRAAdapter
 from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.moe.layer import MoEFFN
@@ -19,7 +18,7 @@ def initialise(model: nn.Module, cfg: MythosConfig) -> None:
     """
     std = cfg.init_std
     for module in model.modules():
-        if isinstance(module, (nn.Linear, FusedLinear, nn.Embedding)):
+        if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

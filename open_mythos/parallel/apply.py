@@ -103,6 +103,7 @@ def apply(
     if checkpointed:
         turn = _recompute(turn, draws=model.cfg.dropout > 0.0)
     if compiled or checkpointed:
+        vars(turn)["any_shape"] = not compiled  # else positions that halted stay in the batch
         loop.turn = turn  # type: ignore[method-assign]
     return model
 

@@ -55,7 +55,7 @@ class DividedMLA(MLAttention):
     axis: Axis
 
     def _raise(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
-        return self._turned(self.q_up.joined(copied(self.q_norm(q_latent), self.axis)), rotary)
+        return self._turned(self.q_up(copied(self.q_norm(q_latent), self.axis)), rotary)
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """What all ranks' heads say together."""

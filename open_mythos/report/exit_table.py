@@ -5,18 +5,18 @@ from open_mythos.eval.calibration import Calibrated, Calibration
 
 def exit_rows(found: Calibration) -> list[list[str]]:
     """Header and one row per exit, the chosen one marked, the oracle last."""
-    header = ["exit", "threshold", "loops", found.metric, "cost", "at most", "work"]
+    header = ["exit", "threshold", "loops", found.metric, "cost", "at most", "work", "ran"]
     rows = [_row(one, chosen=name == found.chosen) for name, one in found.exits.items()]
     oracle = found.oracle
     last = ["oracle", "", f"{oracle.mean_loops:.2f}", f"{oracle.score:.4f}"]
-    return [header, *rows, [*last, f"{oracle.cost:+.2%}", "", ""]]
+    return [header, *rows, [*last, f"{oracle.cost:+.2%}", "", "", ""]]
 
 
 def _row(one: Calibrated, *, chosen: bool) -> list[str]:
     name = f"{one.name} <-" if chosen else one.name
     kept = one.verified
     if kept is None or one.work is None:
-        return [name, "none keeps the budget", "", "", "", "", ""]
+        return [name, "none keeps the budget", "", "", "", "", "", ""]
     return [
         name,
         f"{kept.threshold:.4g}",
@@ -25,6 +25,7 @@ def _row(one: Calibrated, *, chosen: bool) -> list[str]:
         f"{kept.cost:+.2%}",
         f"{kept.bound:+.2%}",
         f"{one.work:.2f}",
+        "" if one.ran is None else f"{one.ran:.2f}",
     ]
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Inches up to which a picture stays legible in one of two columns.
 COLUMN = 8.0
@@ -29,7 +31,7 @@ class Section:
 
     title: str
     paragraphs: Sequence[str] = ()
-    figures: Sequence[tuple[str, Figure]] = ()
+    figures: "Sequence[tuple[str, Figure]]" = ()
     table: Sequence[Sequence[str]] = ()
     samples: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
@@ -57,7 +59,7 @@ def _section(section: Section) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _figure(caption: str, figure: Figure) -> str:
+def _figure(caption: str, figure: "Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from open_mythos.checkpoint.files import write_json, write_text
 from open_mythos.report.figures import save_figures
+from open_mythos.suite.beyond import beyond
 from open_mythos.suite.board import ConsoleBoard
 from open_mythos.suite.cell import CellResult, read_result
 from open_mythos.suite.plan import Cell, Plan
@@ -119,6 +120,7 @@ def entry(cell: Cell, result: CellResult) -> dict[str, Any]:
         "design": cell.design,
         "seed": cell.seed,
         "verdict": judge(result.map, cell.trained).to_json(),
+        "beyond": beyond(result.map, cell.trained).to_json(),
         "trained": {"difficulty": cell.trained.difficulty, "loops": cell.trained.loops},
         **result.to_json(),
     }

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from open_mythos.report.depth_maps import Band, Panel, band_figure, map_grid, matrix_figure
+from open_mythos.report.figures import Figure
 from open_mythos.report.page import Section, render_page
+from open_mythos.suite.beyond import FACTORS, ON
 from open_mythos.suite.plan import FIXED_DEPTH, Plan
 from open_mythos.suite.problems import Problem
 from open_mythos.suite.summary import Spread, Summary
@@ -46,7 +46,25 @@ def sentence(found: Summary, unit: str) -> str:
         f"{Spread.of([v.trained for v in found.verdicts.values()])}"
         f"{'' if trained.per_level else at_most}, {solved}, and answers {hardest} {unit} with "
         f"{loops} at {found.own[hardest]}; chance is {trained.chance[hardest]:.3f}."
+        f"{farther(found)}"
     )
+
+
+def farther(found: Summary) -> str:
+    """Accuracy over chance at multiples of the trained difficulty; what looping on costs."""
+    shares = [f"{spread} at {f} times" for f, spread in found.over_chance.items()]
+    told = (
+        f" Of what there is to gain over chance it has {' and '.join(shares)} the trained "
+        "difficulty."
+        if shares
+        else ""
+    )
+    if found.lost is not None:
+        told += (
+            f" By {ON} times the loops that a problem needs it loses {100 * found.lost:.1f} points "
+            "at most."
+        )
+    return told
 
 
 def figures(plan: Plan, summaries: Sequence[Summary]) -> dict[str, Figure]:
@@ -130,7 +148,9 @@ def report(
         if of(summaries, name)
     ]
     return render_page(
-        TITLE, lead(plan), [_verdicts(plan, summaries), *tasks, _method(plan, failed)]
+        TITLE,
+        lead(plan),
+        [_verdicts(plan, summaries), _beyond(plan, summaries), *tasks, _method(plan, failed)],
     )
 
 
@@ -162,6 +182,31 @@ def _verdicts(plan: Plan, summaries: Sequence[Summary]) -> Section:
             "; ".join(f"{kind}: {meaning}" for kind, meaning in MEANINGS.items()) + ".",
         ],
         table=verdict_table(plan, summaries),
+    )
+
+
+def beyond_table(plan: Plan, summaries: Sequence[Summary]) -> list[list[str]]:
+    """Tasks and designs x times the trained difficulty: accuracy over chance; and what is lost."""
+    heads = [f"{factor} x" for factor in FACTORS]
+    rows = [["task", "design", "seeds", *heads, f"lost by {ON} x the loops, points"]]
+    for name in plan.problems:
+        for found in of(summaries, name):
+            shares = [str(found.over_chance.get(factor, "")) for factor in FACTORS]
+            lost = "" if found.lost is None else f"{100 * found.lost:.1f}"
+            rows.append([name, found.design, str(len(found.verdicts)), *shares, lost])
+    return rows
+
+
+def _beyond(plan: Plan, summaries: Sequence[Summary]) -> Section:
+    return Section(
+        "Beyond the training",
+        [
+            "Accuracy at so many times the hardest trained difficulty, as a share of what there is "
+            "to gain over chance, by more loops alone: mean of seeds, least and most. Last, what "
+            f"the worst seed loses from the loops that a problem needs to {ON} times as many, "
+            "where the row says its difficulty.",
+        ],
+        table=beyond_table(plan, summaries),
     )
 
 
@@ -200,8 +245,9 @@ def _method(plan: Plan, failed: Mapping[str, str]) -> Section:
         "Designs share sizes, data, steps, learning rate and curriculum; what differs is the loop. "
         f"{', '.join(FIXED_DEPTH)} was published with one number of loops in training and has it "
         "here, where the row says its difficulty; for the others it is drawn for each step.",
-        "A baseline of equal depth without shared weights is not among them: the library has no "
-        "untied blocks.",
+        "The design untied is no loop: as many different blocks as the loop runs on average at the "
+        "hardest trained difficulty, of the same widths, in one pass, so that a row costs the same "
+        "FLOPs; everything else is the recipe's.",
         "Held-out rows are the same for every design and seed. The whole of it: suite.json.",
     ]
     texts += [f"{name} has no result: {why}" for name, why in failed.items()]

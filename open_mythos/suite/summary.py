@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from open_mythos.eval.loop_curve import DepthMap
+from open_mythos.suite.beyond import Beyond, beyond, most_lost
 from open_mythos.suite.cell import CellResult
 from open_mythos.suite.plan import Cell
 from open_mythos.suite.verdict import Kind, Trained, Verdict, judge, own_loops
@@ -41,6 +42,7 @@ class Summary:
         own: Difficulty -> accuracy, with loops of its own or the most asked.
         map: Mean over seeds.
         at: Loops -> accuracy at the hardest trained difficulty.
+        beyond: What each seed answers beyond its training.
     """
 
     problem: str
@@ -50,6 +52,7 @@ class Summary:
     own: Mapping[int, Spread]
     map: DepthMap
     at: Mapping[int, Spread]
+    beyond: tuple[Beyond, ...]
 
     @property
     def kinds(self) -> dict[Kind, int]:
@@ -63,6 +66,17 @@ class Summary:
         reached = [verdict.reach for verdict in self.verdicts.values()]
         return min(reached), max(reached)
 
+    @property
+    def over_chance(self) -> dict[int, Spread]:
+        """Times the trained difficulty -> accuracy there as a share of what is to gain."""
+        factors = self.beyond[0].over_chance
+        return {f: Spread.of([one.over_chance[f] for one in self.beyond]) for f in factors}
+
+    @property
+    def lost(self) -> float | None:
+        """What the worst seed loses by four times the loops that a problem needs."""
+        return most_lost(self.beyond)
+
     def to_json(self) -> dict[str, Any]:
         """The numbers without the maps, which the cells have."""
         return {
@@ -70,6 +84,8 @@ class Summary:
             "design": self.design,
             "kinds": self.kinds,
             "solved_up_to": {"least": self.reach[0], "most": self.reach[1]},
+            "over_chance": {f"{f}x": asdict(spread) for f, spread in self.over_chance.items()},
+            "lost_by_looping_on": self.lost,
             "accuracy": {d: asdict(spread) for d, spread in self.own.items()},
         }
 
@@ -96,6 +112,7 @@ def _summary(group: Sequence[tuple[Cell, CellResult]]) -> Summary:
         own={d: Spread.of([points[d] for points in own]) for d in own[0]},
         map=mean_map(maps),
         at={n: Spread.of([found.at(trained.difficulty, n) for found in maps]) for n in loops},
+        beyond=tuple(beyond(found, trained) for found in maps),
     )
 
 

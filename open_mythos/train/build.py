@@ -123,8 +123,9 @@ def find_device(name: str, ranks: Ranks = ALONE) -> torch.device:
         ConfigError: If torch knows no such device, or it is not here.
     """
     if name == "auto":
-        found = torch.accelerator.current_accelerator() or torch.device("cpu")
-        name = str(found)
+        # Without a check, a CUDA build of torch names CUDA on a machine that has no GPU.
+        found = torch.accelerator.current_accelerator(check_available=True)
+        name = "cpu" if found is None else str(found)
     if ranks.world > 1 and name == "cuda":
         name = f"cuda:{ranks.local_rank}"
     try:

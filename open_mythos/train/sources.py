@@ -15,10 +15,12 @@ from open_mythos.data.documents import HUB
 from open_mythos.data.mixture import Mixture
 from open_mythos.data.prepared import Prepared, SplitName, open_prepared
 from open_mythos.data.shards import StartArray, TokenArray
+from open_mythos.data.tasks.mixed import UNKNOWN, MixedTasks
 from open_mythos.data.tasks.registry import TASKS
 from open_mythos.data.tasks.task import Task
 from open_mythos.data.tokenizer import Tokenizer, load_tokenizer
 from open_mythos.data.windows import TokenWindows
+from open_mythos.data.word_tokenizer import word_tokenizer
 from open_mythos.errors import ConfigError, InputError
 from open_mythos.train.recipe import Recipe
 
@@ -37,6 +39,7 @@ class Sources:
             own. Of a mixture, the windows of its heaviest part that has any. None for a foreign
             source, or where no document is held out.
         tokenizer: Text and chat: what encoded it, kept beside the weights with its chat template.
+            Mixed tasks: what names its ids.
         parts: Mixture: the held-out windows of each part that has any, by its path.
     """
 
@@ -60,7 +63,8 @@ def build_sources(recipe: Recipe) -> Sources:
     data = recipe.data
     if data.kind in TASKS:
         task = data.build_task(recipe.seed)
-        return Sources(task, task)
+        spelt = word_tokenizer(task.words, UNKNOWN) if isinstance(task, MixedTasks) else None
+        return Sources(task, task, spelt)
     if data.kind == "chat":
         return chat_sources(recipe)
     if data.corpus.startswith(HUB) and not data.mixture:

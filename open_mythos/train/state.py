@@ -34,6 +34,8 @@ class TrainState:
         step: Steps done; the next step draws its batch and depth from (seed, step).
         tokens: Positions seen.
         curriculum: Level, and running accuracy on it.
+        courses: The same for each thing by name that a source gives in turn (`Courses`); those that
+            have not begun stand where `curriculum` does.
         skipped: Steps so far that moved no parameter: not finite, or spikes.
         skipped_in_a_row: Non-finite ones since the last finite step, which no loss scale mends.
         spikes: The usual gradient norm, where the recipe skips what is far above it.
@@ -47,6 +49,7 @@ class TrainState:
     step: int = 0
     tokens: int = 0
     curriculum: Progress = field(default_factory=Progress)
+    courses: dict[str, Progress] = field(default_factory=dict)
     skipped: int = 0
     skipped_in_a_row: int = 0
     spikes: Spikes | None = None
@@ -57,12 +60,24 @@ class TrainState:
     def __post_init__(self) -> None:
         self.working = Working(self.model)
 
+    def progress(self, course: str) -> Progress:
+        """Where a course stands; "" is the curriculum of a source that has none."""
+        return self.courses.get(course, self.curriculum)
+
+    def progressed(self, course: str, progress: Progress) -> None:
+        """Keep where a course stands now."""
+        if course:
+            self.courses[course] = progress
+        else:
+            self.curriculum = progress
+
     def counters(self) -> dict[str, Any]:
         """What JSON can hold of the state."""
         return {
             "step": self.step,
             "tokens": self.tokens,
             "curriculum": asdict(self.curriculum),
+            "courses": {name: asdict(progress) for name, progress in self.courses.items()},
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
         }
@@ -77,6 +92,8 @@ class TrainState:
             self.step = int(values["step"])
             self.tokens = int(values["tokens"])
             self.curriculum = Progress(**values["curriculum"])
+            saved = values.get("courses", {})  # which files from before there were any lack
+            self.courses = {name: Progress(**progress) for name, progress in saved.items()}
             self.skipped = int(values["skipped"])
             self.skipped_in_a_row = int(values["skipped_in_a_row"])
         except (KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from open_mythos.data.batch import Batch, BatchSource
+from open_mythos.data.batch import Batch, BatchSource, Courses
 from open_mythos.model.output import ForwardOutput
 from open_mythos.nn.moe.balance import dead_experts, load_entropy, load_peak
 from open_mythos.train.curriculum import advance
@@ -30,6 +30,7 @@ class Launched:
 
     Attributes:
         step: Steps done with it.
+        course: What its rows are of, where the source gives several things in turn.
         drawn: Level of its rows where a curriculum mixes several; 0 where it does not.
         depths: Loops that its rows were given, on all ranks; one number where all had the same.
         level: Curriculum level it was drawn for.
@@ -46,6 +47,7 @@ class Launched:
     """
 
     step: int
+    course: str
     drawn: int
     depths: tuple[int, ...]
     level: int
@@ -79,7 +81,9 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
         InputError: If no position of the batch is scored.
     """
     began = time.perf_counter()
-    model, level, spread = state.working.model.train(), state.curriculum.level, state.spread
+    model, spread = state.working.model.train(), state.spread
+    course = source.course(state.step) if isinstance(source, Courses) else ""
+    level = state.progress(course).level
     plan = plan_step(recipe, state.step, spread)
     parts = [
         (source.batch(state.step, level) if rows is None else source.batch(state.step, level, rows))
@@ -129,6 +133,7 @@ def launch(state: TrainState, source: BatchSource, recipe: Recipe) -> Launched:
     numbers, arrived = to_host(list(scalars.values()), load)
     return Launched(
         step=state.step,
+        course=course,
         drawn=parts[0].level,
         depths=depths,
         level=level,
@@ -197,7 +202,9 @@ def finish(
     accuracy = read["correct"] / max(read["n_targets"], 1.0)
     # Easier rows say nothing of the level that is being learnt.
     if launched.drawn in (0, launched.level):
-        state.curriculum = advance(state.curriculum, accuracy, recipe.curriculum, source.max_level)
+        before = state.progress(launched.course)
+        now = advance(before, accuracy, recipe.curriculum, source.max_level)
+        state.progressed(launched.course, now)
     work = Work(
         positions=launched.positions,
         length=launched.length,

@@ -6,7 +6,9 @@ has more of it).
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+from open_mythos.train.deep_recipes import tasks_5m
 from open_mythos.train.networks import small
 from open_mythos.train.recipe import (
     CurriculumConfig,
@@ -145,4 +147,5 @@ TASK_RECIPES: dict[str, Callable[[], Recipe]] = {
     "task-knowledge": task_knowledge,
     "task-dyck": task_dyck,
     "task-maze": task_maze,
+    "task-mixed": partial(tasks_5m, "cpu"),
 }

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from open_mythos.bench.record import Document, Figure, Row
-from open_mythos.bench.table import BEGIN, END, insert, render, results_files
+from open_mythos.bench.table import (
+    BEGIN,
+    END,
+    FIRST_BEGIN,
+    FIRST_END,
+    headline,
+    insert,
+    render,
+    results_files,
+)
 from open_mythos.errors import InputError
 
 
@@ -129,11 +138,17 @@ def test_a_failed_row_is_not_shown() -> None:
 
 
 def test_only_what_stands_between_the_markers_changes() -> None:
-    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert insert(text, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    assert insert(insert(text, "new"), "old") == text
+    some, none = document(row("train", "step", "gqa", OURS, tokens_per_second=9.0)), Document()
+    text = f"before\n{BEGIN}\n\n{END}\nbetween\n{FIRST_BEGIN}\n\n{FIRST_END}\nafter\n"
+    filled = insert(text, some)
+    assert filled == (
+        f"before\n{BEGIN}\n{render(some)}\n{END}\n"
+        f"between\n{FIRST_BEGIN}\n{headline(some)}\n{FIRST_END}\nafter\n"
+    )
+    assert headline(some) in render(some)
+    assert insert(filled, none) == text
     with pytest.raises(InputError, match="lacks"):
-        insert("no markers", "new")
+        insert(f"no end: {BEGIN}", some)
 
 
 def test_results_are_found_by_their_names(tmp_path: Path) -> None:

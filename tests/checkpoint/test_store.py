@@ -254,3 +254,32 @@ def test_a_folder_of_shards_is_a_model_too(tmp_path: Path) -> None:
     shard.write_bytes(bytes(reversed(shard.read_bytes())))
     with pytest.raises(DamagedError, match="SHA-256"):
         load_model(folder)
+
+
+def hub_folder(root: Path, files: dict[str, dict[str, Tensor]]) -> None:
+    """As transformers writes one: flat fields, weights under `model.`, in numbered files."""
+    fields = {"model_type": "open_mythos", "architectures": ["X"], **CONFIG.to_dict()}
+    (root / CONFIG_FILE).write_text(json.dumps(fields))
+    for name, tensors in files.items():
+        write_tensors(root / name, {f"model.{key}": value for key, value in tensors.items()})
+
+
+def test_a_folder_that_transformers_wrote_is_a_model_too(tmp_path: Path) -> None:
+    whole = state()
+    hub_folder(tmp_path, {MODEL_FILE: whole})
+    config, found = load_model(tmp_path)
+    assert config == CONFIG
+    assert found.keys() == whole.keys()
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_so_is_one_whose_weights_are_in_several_files(tmp_path: Path) -> None:
+    whole = {"a": torch.randn(3), "b": torch.randn(2, 2)}
+    hub_folder(tmp_path, {f"{name}.safetensors": {name: value} for name, value in whole.items()})
+    index = tmp_path / store.HUB_INDEX
+    index.write_text(json.dumps({"weight_map": {f"model.{k}": f"{k}.safetensors" for k in whole}}))
+    _, found = load_model(tmp_path)
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    index.write_text(json.dumps({"weights": 1}))
+    with pytest.raises(DamagedError, match="no index"):
+        load_model(tmp_path)

@@ -37,3 +37,13 @@ def task_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     return out
+
+
+@pytest.fixture(scope="session")
+def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on several tasks, two steps long."""
+    out = tmp_path_factory.mktemp("runs") / "mixed"
+    words = ["train", "task-mixed", *SMALL, "model.dense_hidden=16", "--out", str(out)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    return out

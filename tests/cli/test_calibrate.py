@@ -36,6 +36,7 @@ def test_a_text_run_stores_its_exit_and_writes_with_it(text_run: Path, tmp_path:
     assert stored is not None
     assert (stored.exit.name, stored.n_loops, stored.metric) == (found["chosen"], 4, "loss")
     verified = found["exits"][found["chosen"]]["verified"]
+    assert stored.measured["ran"] == found["exits"][found["chosen"]]["ran"] > 0
     assert stored.measured["verified"] == verified
     assert verified["bound"] <= 0.02
     words = ["--prompt", "KING:\n", "--max-new-tokens", "6", "--temperature", "0"]
@@ -44,6 +45,8 @@ def test_a_text_run_stores_its_exit_and_writes_with_it(text_run: Path, tmp_path:
     named = ["--loops", "4", "--exit", str(stored.exit.name) + f":{stored.exit.threshold!r}"]
     by_name = CliRunner().invoke(app, ["generate", str(text_run), *words, *named])
     assert by_exit.stdout == by_name.stdout
+    assert "positions x loops" in by_exit.stderr
+    assert "6 passes" in by_exit.stderr
 
 
 def test_a_task_run_is_judged_by_its_accuracy(task_run: Path, tmp_path: Path) -> None:

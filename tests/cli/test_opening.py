@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from open_mythos.cli.opening import open_checkpoint
-from open_mythos.errors import CheckpointError, InputError
+from open_mythos.errors import CheckpointError, ConfigError, InputError
 
 
 def test_a_run_folder_its_checkpoint_and_an_exported_copy_are_one_model(
@@ -28,6 +28,25 @@ def test_a_task_model_says_that_it_has_no_tokenizer(task_run: Path) -> None:
     opened = open_checkpoint(task_run)
     with pytest.raises(InputError, match="no tokenizer"):
         _ = opened.tokenizer
+
+
+def test_one_of_mixed_tasks_is_chosen_by_its_name(mixed_run: Path, task_run: Path) -> None:
+    opened = open_checkpoint(mixed_run)
+    assert opened.on_task(None) is opened
+    chosen = opened.on_task("sums").recipe
+    assert chosen is not None
+    assert chosen.data.build_task(0).course(5) == "sums"  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="only is 'sum'"):
+        opened.on_task("sum")
+    with pytest.raises(InputError, match="not trained on mixed tasks"):
+        open_checkpoint(task_run).on_task("sums")
+
+
+def test_the_words_of_mixed_tasks_are_read_and_written(mixed_run: Path) -> None:
+    opened = open_checkpoint(mixed_run)
+    ids = opened.tokenizer.encode("sums:^ sums:2 parity:1")
+    assert opened.tokenizer.decode(ids) == "sums:^ sums:2 parity:1"
+    assert opened.tokenizer.vocab_size == opened.model.cfg.vocab_size
 
 
 def test_a_path_without_a_model_is_refused(tmp_path: Path) -> None:

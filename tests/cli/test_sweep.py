@@ -33,6 +33,16 @@ def test_a_task_gives_accuracy_by_difficulty_and_depth(task_run: Path) -> None:
     assert all(0.0 <= cell <= 1.0 for row in found["accuracy"] for cell in row)
 
 
+def test_each_of_mixed_tasks_is_mapped_by_itself(mixed_run: Path) -> None:
+    words = (str(mixed_run), "--loops", "1,2", "--batches", "1", "--json")
+    found = json.loads(run(*words, "--task", "words"))
+    assert found["difficulties"] == [1, 2, 4, 8, 16]
+    # Of products of one factor nine fit into a row of 18 positions, and two rows are asked.
+    assert found["n"] == 2 * 9
+    other = json.loads(run(*words, "--task", "sums"))
+    assert other != found
+
+
 def test_a_task_that_ends_is_mapped_up_to_its_end(tmp_path: Path) -> None:
     out = tmp_path / "maze"
     small = ["model.dim=16", "model.expert_dim=8", "data.batch_size=2", "steps=1", "device=cpu"]

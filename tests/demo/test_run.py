@@ -1,6 +1,10 @@
+import io
 import json
+import shutil
+import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from open_mythos.cli.opening import open_checkpoint
@@ -40,3 +44,28 @@ def test_a_finished_demo_run_again_trains_no_step_and_finds_the_same(
     again = run_demo(out, tiny_plan, console=Console(quiet=True))
     assert (out / TEXT / "metrics.jsonl").read_bytes() == before
     assert again.findings == first.findings
+
+
+def test_without_matplotlib_there_are_the_numbers_and_a_word_about_the_pictures(
+    demo: tuple[Path, DemoResult],
+    tiny_plan: Plan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done, first = demo
+    out = Path(shutil.copytree(done, tmp_path / "demo"))
+    shutil.rmtree(out / "figures")
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.axes"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("open_mythos.report.figures", "open_mythos.demo.pictures"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    said = io.StringIO()
+    again = run_demo(out, tiny_plan, console=Console(file=said, width=200))
+    assert again.status == "finished"
+    assert again.findings == first.findings
+    assert 'pip install "open-mythos[plots]"' in said.getvalue()
+    page = (out / "report.html").read_text()
+    assert "image/png" not in page
+    assert "open-mythos[plots]" in page
+    assert "difficulty is depth" in page
+    assert not (out / "figures").exists()

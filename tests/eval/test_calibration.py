@@ -265,6 +265,8 @@ def test_the_budget_is_kept_on_fresh_data(
         assert trade.cost <= budget + 3 * (trade.bound - trade.cost) / SURE
         assert trade.mean_loops == pytest.approx(one.verified.mean_loops, abs=0.35)
         assert one.work is not None
+        assert one.ran is not None
+        assert one.ran > 0.0
     assert found.chosen is not None
     best = found.exits[found.chosen]
     assert best.work == min(one.work or math.inf for one in found.exits.values())

@@ -28,6 +28,7 @@ FACES = {
     "main": SEED.split(),
     "variants": PRESETS.split(),
     "tokenizer": ["MythosTokenizer", "DEFAULT_MODEL_ID"],
+    "moda": ["MoDAConfig", "MoDAModel", "MoDACache"],
 }
 
 

@@ -80,6 +80,37 @@ def test_cached_decoding_and_generation_run_there(attn_type: str) -> None:
     assert torch.equal(twin.generate(there, 8, 4, temperature=0.0).cpu(), greedy)
 
 
+@pytest.mark.parametrize("attn_type", ["gqa", "mla"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_leaving_the_batch_changes_nothing_there(attn_type: str, dtype: torch.dtype) -> None:
+    """With gradients, by an exit in chunks; in bfloat16, by the kernels, as near as rounding is."""
+    _, twin, ids = pair(attn_type, halted="freeze", readout="act_last", act_threshold=0.7)
+    twin, ids, found = twin.to(dtype), ids.cuda(), []
+    for twin.recurrent.skip in (False, True):
+        out = twin(ids, 6, return_output=True)
+        (out.logits.float().square().mean() + out.ponder_cost).backward()
+        slopes = [p.grad for p in twin.parameters() if p.grad is not None]
+        twin.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            cache = twin.new_cache(3, 17)
+            cuts = ids.split([9, 1, 7], dim=1)
+            said = torch.cat([twin(part, 6, cache, exit="latent:0.3") for part in cuts], dim=1)
+        found.append((out, slopes, said))
+    (whole, slopes, said), (apart, others, told) = found
+    assert apart.work.positions < whole.work.positions
+    if dtype == torch.bfloat16:  # a rounding may flip who halts: most agree
+        near = (told - said).abs().amax(-1) < 0.1
+        assert near.float().mean() > 0.8
+        assert bool(told.isfinite().all())
+        return
+    for got, want in (
+        (apart.logits, whole.logits),
+        (told, said),
+        *zip(others, slopes, strict=True),
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
 def test_bfloat16_trains_and_stays_near_float64() -> None:
     model, twin, ids = pair("mla")
     exact = model.double()(ids, 4)

@@ -172,6 +172,6 @@ def test_the_record_is_frozen_and_plain(tiny_config: Config) -> None:
         out.n_loops = 1
     wanted = (
         "logits features n_loops halting halting_weights loops_used ponder_cost "
-        "router_load state_rms row_loops loop_features state_change"
+        "router_load state_rms row_loops loop_features state_change work"
     )
     assert [f.name for f in fields(out)] == wanted.split()

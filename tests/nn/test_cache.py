@@ -238,3 +238,17 @@ def test_training_through_a_cache_equals_no_gradient_to_the_past(model: OpenMyth
     two = model(second, 2, cache)
     (one.sum() + two.square().sum()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@torch.no_grad()
+def test_chosen_rows_go_on_as_if_they_had_been_there_alone(model: OpenMythos) -> None:
+    first, second = ids(3, 4), ids(4, 2)
+    rows = torch.tensor([2, 0, 0, 1])
+    mask = torch.tensor([[0, 1, 1, 1], [1] * 4, [0, 0, 1, 1]])
+    cache, want = model.new_cache(3, 9), model.new_cache(4, 9)
+    model(first, 2, cache, attention_mask=mask)
+    model(first[rows], 2, want, attention_mask=mask[rows])
+    cache.select(rows)
+    assert cache.batch == 4
+    got = model(second, 2, cache)
+    torch.testing.assert_close(got, model(second, 2, want), rtol=1e-9, atol=1e-9)

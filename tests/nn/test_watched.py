@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from open_mythos.nn.watched import patched
+from open_mythos.nn.linear import Linear
+from open_mythos.nn.watched import foreign, patched
 
 
 def test_patched_sees_a_replaced_forward() -> None:
@@ -28,3 +29,13 @@ def test_patched_sees_each_hook_alone_and_forgets_it(register: str) -> None:
     assert patched(module)
     handle.remove()
     assert not patched(module)
+
+
+def test_a_class_of_somebody_elses_counts_as_patched_and_ours_does_not() -> None:
+    class Wrapper(torch.nn.Module):
+        """Stands where a linear map stood."""
+
+    assert foreign(Wrapper())
+    assert patched(Wrapper())
+    assert not foreign(torch.nn.Linear(1, 1))
+    assert not foreign(Linear(1, 1))

@@ -1,11 +1,11 @@
-"""The README's tables are the ones that the committed results give."""
+"""The pages' tables are the ones that the committed results give."""
 
 from pathlib import Path
 
 import pytest
 
 from open_mythos.bench.record import load_all
-from open_mythos.bench.table import insert, render, results_files
+from open_mythos.bench.table import insert, results_files
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,10 +13,10 @@ RESULTS = results_files(ROOT / "benchmarks" / "results")
 
 
 @pytest.mark.skipif(not RESULTS, reason="no results are committed yet")
-def test_the_readme_shows_what_was_measured() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    wanted = insert(readme, render(load_all(RESULTS)))
-    assert readme == wanted, "run: open-mythos bench --table --readme README.md"
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_pages_show_what_was_measured(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text == insert(text, load_all(RESULTS)), f"open-mythos bench --table --readme {page}"
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)

@@ -15,7 +15,7 @@ from open_mythos.config.mythos import MythosConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "open_mythos"
-FACES = ("main.py", "variants.py", "tokenizer.py")
+FACES = ("main.py", "variants.py", "tokenizer.py", "moda/__init__.py")
 UNTESTED = ("__init__.py", "__main__.py", *FACES)  # at the root; tests/faces is about them
 GRAB_BAGS = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "shared", "base"}
 
@@ -65,7 +65,7 @@ def test_a_face_holds_a_docstring_and_renames_to_the_same_name(name: str) -> Non
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=str)
 def test_a_folders_init_is_its_charter_alone(folder: Path) -> None:
-    if not any(path.parent == folder for path in MODULES):
+    if not any(path.parent == folder for path in MODULES) or f"{folder}/__init__.py" in FACES:
         return
     tree = ast.parse(source(folder / "__init__.py"))
     assert ast.get_docstring(tree)
@@ -101,9 +101,30 @@ def test_no_two_folders_import_each_other() -> None:
 
 
 def test_nothing_inside_imports_a_face() -> None:
-    faces = {f"open_mythos.{name.removesuffix('.py')}" for name in FACES}
+    stems = (name.removesuffix(".py").removesuffix("/__init__") for name in FACES)
+    faces = {f"open_mythos.{stem}" for stem in stems}
     guilty = {str(p): found for p in MODULES if (found := faces & set(imports(p)))}
     assert not guilty
+
+
+OPTIONAL = {
+    "datasets", "flash_attn", "lm_eval", "matplotlib", "pyarrow", "scipy", "tensorboard",
+    "tiktoken", "transformers", "wandb", "zstandard",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_optional_packages_are_imported_where_their_absence_is_explained(path: Path) -> None:
+    """At the top of a file only inside `try`: without the package there is a traceback else."""
+    if path.parts[0] == "hf" and path.name != "auto.py":  # hf/auto.py, its way in, explains
+        return
+    found = set()
+    for node in ast.parse(source(path)).body:
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    assert not found & OPTIONAL
 
 
 # -- words ----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def trade(threshold: float, loops: float, score: float, cost: float) -> Trade:
 def calibration() -> Calibration:
     """Two exits of which one keeps the budget."""
     curve = (trade(0.0, 8, 0.9, 0.0), trade(0.1, 5, 0.9, 0.001), trade(0.2, 2, 0.7, 0.22))
-    kept = Calibrated("latent", curve, curve[1], trade(0.1, 5.2, 0.897, 0.0012), 0.65)
+    kept = Calibrated("latent", curve, curve[1], trade(0.1, 5.2, 0.897, 0.0012), 0.65, 0.7)
     lost = Calibrated("kl", curve[1:], None, None, None)
     over = Overthinking(0.95, 0.9, 0.05, (0.5, 0.85, 0.9), (0.4, 0.1), (0.05, 0.051))
     return Calibration(
@@ -37,7 +37,7 @@ def test_a_row_for_every_exit_and_the_oracle(calibration: Calibration) -> None:
     header, latent, kl, oracle = exit_rows(calibration)
     assert len({len(row) for row in (header, latent, kl, oracle)}) == 1
     assert header[3] == "accuracy"
-    assert latent == ["latent <-", "0.1", "5.20", "0.8970", "+0.12%", "+0.32%", "0.65"]
+    assert latent == ["latent <-", "0.1", "5.20", "0.8970", "+0.12%", "+0.32%", "0.65", "0.70"]
     assert kl[:2] == ["kl", "none keeps the budget"]
     assert oracle[2:5] == ["3.10", "0.9500", "-5.00%"]
 

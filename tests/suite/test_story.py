@@ -5,6 +5,7 @@ import re
 from open_mythos.suite.cell import CellResult
 from open_mythos.suite.plan import Cell, Plan
 from open_mythos.suite.story import (
+    beyond_table,
     figures,
     findings,
     in_short,
@@ -24,7 +25,8 @@ def test_one_sentence_for_each_design_with_its_numbers(plan: Plan, results: Resu
     assert sentence(theirs, "terms") == (
         "om05: collapse. Trained on at most 2 terms and 2 loops, it answers these at 0.900, "
         "with 4 loops at 0.300, solves up to 1 terms at 95%, and answers 4 terms with 4 loops at "
-        "0.300; chance is 0.333."
+        "0.300; chance is 0.333. Of what there is to gain over chance it has 0.000 at 2 times the "
+        "trained difficulty."
     )
     said = sentence(tied, "terms")
     assert "gains in 1 of 2 seeds" in said
@@ -41,6 +43,24 @@ def test_the_table_has_every_design_and_task(plan: Plan, results: Results) -> No
     assert table[2][1] == in_short(summaries[1]) == "collapse; 1"
     partial = verdict_table(plan, summaries[1:2])
     assert partial[1:] == [["om05", "collapse; 1", ""]]
+
+
+def test_beyond_the_training_has_a_row_for_each_task_and_design(
+    plan: Plan, results: Results
+) -> None:
+    table = beyond_table(plan, summarise(results))
+    assert table[0] == ["task", "design", "seeds", "2 x", "4 x", "lost by 4 x the loops, points"]
+    assert [row[:3] for row in table[1:]] == [
+        ["free", "mythos", "2"],
+        ["free", "om05", "2"],
+        ["tied", "mythos", "2"],
+        ["tied", "om05", "2"],
+    ]
+    # 1.0 and 0.5 of 4 terms, chance a third: all, and a quarter of what is to gain.
+    assert table[1][3] == "0.625 (0.250 to 1.000)"
+    assert [row[4] for row in table[1:]] == [""] * 4
+    # 2 terms: 0.9, 1.0, 1.0 with 1, 2 and 4 loops; two are needed, eight were not asked for.
+    assert [row[5] for row in table[1:]] == [""] * 4
 
 
 def test_the_page_shows_every_task_and_says_what_failed(plan: Plan, results: Results) -> None:

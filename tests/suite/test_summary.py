@@ -48,3 +48,5 @@ def test_what_is_told_in_json(results: Results) -> None:
     assert (told["task"], told["design"]) == ("free", "mythos")
     assert told["accuracy"][4] == {"mean": 0.75, "least": 0.5, "most": 1.0}
     assert told["solved_up_to"] == {"least": 0, "most": 4}
+    assert told["over_chance"]["2x"]["most"] == 1.0
+    assert told["lost_by_looping_on"] is None

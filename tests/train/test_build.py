@@ -57,6 +57,18 @@ def test_each_rank_has_its_own_device() -> None:
         assert find_device("auto", Ranks(0, 2, 0)) == torch.device("cuda", 0)
 
 
+def test_auto_is_no_accelerator_that_torch_was_built_for_and_does_not_find(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CUDA build of torch on a machine without a GPU: what most installations are."""
+
+    def built_for(check_available: bool = False) -> torch.device | None:
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", built_for)
+    assert find_device("auto") == torch.device("cpu")
+
+
 def test_a_vocabulary_that_is_too_small_is_refused_with_one_that_fits(tiny: Recipe) -> None:
     source = build_sources(replace(tiny, data=replace(tiny.data, kind="text", seq_len=16))).train
     with pytest.raises(ConfigError, match=r"1024 token ids.*is 2; set model.vocab_size=1024"):

@@ -83,8 +83,15 @@ def test_counters_come_back_and_gaps_are_named() -> None:
     state, other = build(), build()
     state.step, state.tokens, state.skipped, state.skipped_in_a_row = 7, 900, 3, 2
     state.curriculum = Progress(level=2, accuracy=1 / 3, steps=4)
+    state.progressed("sums", Progress(level=3, accuracy=2 / 3, steps=9))
     other.load_counters(state.counters())
     assert other.counters() == state.counters()
+    assert other.progress("sums") == Progress(level=3, accuracy=2 / 3, steps=9)
+    assert other.progress("parity") == other.progress("") == state.curriculum
+    older = state.counters()
+    del older["courses"]  # as files are that were written before there were any
+    other.load_counters(older)
+    assert other.progress("sums") == state.curriculum
     broken = state.counters()
     del broken["tokens"]
     with pytest.raises(CheckpointError, match="tokens"):

@@ -22,7 +22,8 @@ def test_every_task_has_its_recipe_among_the_named_ones() -> None:
 def test_training_and_evaluation_split_and_twice_the_difficulty_has_room(name: str) -> None:
     recipe = TASK_RECIPES[name]()
     task = recipe.data.build_task(seed=1)
-    assert task.splits(task.max_level)
+    # Parity of a few bits is among the mixed tasks: a table to be learnt whole.
+    assert task.splits(task.max_level) != (name == "task-mixed")
     most = task.max_level
     beyond = min(2 * most, task.max_difficulty or 2 * most)
     assert those_with_room(task, [1, most, beyond], recipe.model.max_seq_len) == [1, most, beyond]

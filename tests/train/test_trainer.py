@@ -25,7 +25,7 @@ from open_mythos.parallel.spread import Spread
 from open_mythos.train import loss_scale
 from open_mythos.train.build import build_state, find_device
 from open_mythos.train.checkpoints import RunFolder, Start
-from open_mythos.train.recipe import EngineConfig, Recipe
+from open_mythos.train.recipe import CurriculumConfig, DataConfig, EngineConfig, Recipe
 from open_mythos.train.records import MEASURED, timeless
 from open_mythos.train.sources import Sources, build_sources
 from open_mythos.train.step import launch
@@ -347,6 +347,35 @@ def test_all_that_a_step_keeps_is_resumed_bit_for_bit(
         assert "guard/spikes/mean" in saved
         assert train(recipe, out, resume="resume").status == "finished"
         assert_same_end(tmp_path / "straight", out)
+
+
+@pytest.mark.parametrize("stop_at", [1, 7, 20])
+def test_every_task_of_a_mixture_keeps_its_level_over_a_resume(
+    tmp_path: Path, tiny: Recipe, ear: type, parts: Parts, stop_at: int
+) -> None:
+    data = DataConfig(kind="mixed", batch_size=2, task={"extent": "small"})
+    vocab = data.build_task(seed=0).vocab_size
+    recipe = replace(
+        tiny,
+        data=data,
+        model=replace(tiny.model, vocab_size=vocab),
+        curriculum=CurriculumConfig(threshold=0.05, min_steps=2, momentum=0.0),
+        steps=36,
+        eval_every=0,
+        save_every=0,
+    )
+    straight = ear()
+    train(recipe, tmp_path / "straight", parts=parts, sinks=[straight])
+    by_task = [tuple(r.level for r in straight.records[start::6]) for start in range(6)]
+    assert all(levels[0] == 1 for levels in by_task)
+    assert len(set(by_task)) > 1
+    out = tmp_path / "broken"
+    sink = ear(after=lambda r: r.step == stop_at and os.kill(os.getpid(), SIGTERM))
+    assert train(recipe, out, parts=parts, sinks=[sink]).step == stop_at
+    again = ear()
+    assert train(recipe, out, parts=parts, resume="resume", sinks=[again]).status == "finished"
+    assert sink.timeless() + again.timeless() == straight.timeless()
+    assert_same_end(tmp_path / "straight", out)
 
 
 # -- overlapping steps ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from open_mythos.data.tasks.dyck import DyckNesting
 from open_mythos.data.tasks.induction import InductionHops
 from open_mythos.data.tasks.knowledge import KnowledgeHops
 from open_mythos.data.tasks.maze import MazePath
+from open_mythos.data.tasks.mixed import MixedTasks
 from open_mythos.data.tasks.pointer import PointerChase
 from open_mythos.data.tasks.prefix import PrefixParity, PrefixProduct, PrefixSum
 from open_mythos.data.tasks.task import GeneratedTask
@@ -28,6 +29,7 @@ TaskKind = Literal[
     "knowledge",
     "dyck",
     "maze",
+    "mixed",
 ]
 
 TASKS: dict[str, type[GeneratedTask]] = {
@@ -41,6 +43,7 @@ TASKS: dict[str, type[GeneratedTask]] = {
     "knowledge": KnowledgeHops,
     "dyck": DyckNesting,
     "maze": MazePath,
+    "mixed": MixedTasks,
 }
 
 

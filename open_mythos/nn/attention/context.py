@@ -7,6 +7,7 @@ from torch import Tensor
 
 from open_mythos.errors import ShapeError
 from open_mythos.nn.cut import span
+from open_mythos.nn.places import Places
 from open_mythos.nn.rotary import Rotary, rotary_from_complex
 
 
@@ -22,6 +23,8 @@ class AttentionContext:
         lengths: (B,) keys of each row that are written, the new one included, where the cache
             shows its whole capacity (decoding in fixed shapes); None elsewhere.
         starts: (B,) first real key of each row beside `lengths`; None is the first of all.
+        places: Which of the T positions of B rows ask, side by side, where others have left;
+            `rotary` is theirs, `mask` still that of all. None is all of them, row by row.
     """
 
     rotary: Rotary
@@ -29,6 +32,17 @@ class AttentionContext:
     mask: Tensor | None = None
     lengths: Tensor | None = None
     starts: Tensor | None = None
+    places: Places | None = None
+
+    def at(self, places: Places) -> "AttentionContext":
+        """The context of some positions alone, which see all that they saw among the others."""
+        cos, sin = self.rotary.cos, self.rotary.sin
+        if cos.dim() == 3:
+            shape = (len(places.counts), places.length, -1)
+            tables = Rotary(places.take(cos.expand(shape)), places.take(sin.expand(shape)))
+        else:
+            tables = Rotary(cos[places.where].unsqueeze(0), sin[places.where].unsqueeze(0))
+        return replace(self, rotary=tables, places=places)
 
     def last(self, count: int) -> "AttentionContext":
         """That of the last `count` of the new positions, which see all they saw among the others.

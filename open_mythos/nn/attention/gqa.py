@@ -4,10 +4,11 @@ from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
+from open_mythos.nn.attention.by_rows import by_rows
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
-from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, fused, only, rest
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
@@ -39,32 +40,32 @@ class GQAttention(HasParts):
     @property
     def wq(self) -> LinearView:
         """Query map, a view of the fused weight."""
-        return self.wqkv.part("q")
+        return fused(self.wqkv).part("q")
 
     @property
     def wk(self) -> LinearView:
         """Key map, a view of the fused weight."""
-        return self.wqkv.part("k")
+        return fused(self.wqkv).part("k")
 
     @property
     def wv(self) -> LinearView:
         """Value map, a view of the fused weight."""
-        return self.wqkv.part("v")
+        return fused(self.wqkv).part("v")
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, d), and the entries k, v (B, T, K, d) that a cache keeps."""
-        joint = self.wqkv.joined(x)
+        joint = self.wqkv(x)
         q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, self.heads, self.kv_heads)
         return q, {"k": k, "v": v}
 
     def entries(self, x: Tensor, rotary: Rotary) -> Entries:
         """What a cache keeps alone, where not every position asks a query."""
-        k, v = self.wqkv.rest("k", x).unflatten(-1, (-1, self.cfg.head_dim)).chunk(2, dim=2)
+        k, v = rest(self.wqkv, "k", x).unflatten(-1, (-1, self.cfg.head_dim)).chunk(2, dim=2)
         return {"k": rotary.turn(k), "v": v}
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
-        return rotary.turn(self.wqkv.only("q", x).unflatten(-1, (-1, self.cfg.head_dim)))
+        return rotary.turn(only(self.wqkv, "q", x).unflatten(-1, (-1, self.cfg.head_dim)))
 
     def fills(self, x: Tensor) -> bool:
         """Whether entries are written where a cache keeps them, not formed first and copied."""
@@ -72,13 +73,21 @@ class GQAttention(HasParts):
 
     def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
         """Queries (B, T, H, d); the entries of the T positions go into `room`."""
-        return rotate_store(self.wqkv.joined(x), rotary.cos, rotary.sin, room["k"], room["v"])
+        return rotate_store(self.wqkv(x), rotary.cos, rotary.sin, room["k"], room["v"])
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
         if context.lengths is not None:
             return self._static(q, seen, context.lengths, context.starts)
-        out = attend(
+        if context.places is None:
+            out = self._attend(q, seen, context)
+        else:
+            out = by_rows(self._attend, q, seen, context)
+        mixed: Tensor = self.wo(out.flatten(-2))
+        return mixed
+
+    def _attend(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
+        return attend(
             q,
             seen["k"],
             seen["v"],
@@ -86,14 +95,12 @@ class GQAttention(HasParts):
             causal=context.causal,
             dropout=self.cfg.dropout if self.training else 0.0,
         )
-        mixed: Tensor = self.wo(out.flatten(-2))
-        return mixed
 
     def step(self, x: Tensor, slot: StaticSlot, context: AttentionContext) -> Tensor:
         """One new position per row (B, 1, dim) against a static cache, which takes it in."""
         assert context.lengths is not None
         tables, store = context.rotary, slot.store
-        joint = self.wqkv.joined(x)
+        joint = self.wqkv(x)
         q = rotate_store(joint, tables.cos, tables.sin, store["k"], store["v"], slot.position)
         return self._static(q, store, context.lengths, context.starts)
 

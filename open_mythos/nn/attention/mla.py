@@ -7,14 +7,15 @@ from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
+from open_mythos.nn.attention.by_rows import by_rows
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
-from open_mythos.nn.fused import FusedLinear, HasParts, LinearView
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, fused, only
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
-from open_mythos.nn.watched import patched
+from open_mythos.nn.watched import foreign, patched
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static_latent, has_kernel
 from open_mythos.ops.projections import join_keys, turn_queries
@@ -74,32 +75,32 @@ class MLAttention(HasParts):
     @property
     def q_down(self) -> LinearView:
         """Query down map, a view of the fused weight."""
-        return self.down.part("q")
+        return fused(self.down).part("q")
 
     @property
     def kv_down(self) -> LinearView:
         """Latent and shared rotary key, a view of the fused weight."""
-        return self.down.part("kv")
+        return fused(self.down).part("kv")
 
     @property
     def q_up_nope(self) -> LinearView:
         """Unrotated query map, a view of the fused weight."""
-        return self.q_up.part("nope")
+        return fused(self.q_up).part("nope")
 
     @property
     def q_up_rope(self) -> LinearView:
         """Rotated query map, a view of the fused weight."""
-        return self.q_up.part("rope")
+        return fused(self.q_up).part("rope")
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, nope + rope), and the entries c_kv (B, T, r), k_rope (B, T, rope)."""
-        q_latent, kv = self.down(x)
+        q_latent, kv = self.down(x).split(list(fused(self.down).parts.values()), dim=-1)
         entries = self._keep(kv, rotary)
         return self._raise(q_latent, rotary), entries
 
     def entries(self, x: Tensor, rotary: Rotary) -> Entries:
         """What a cache keeps alone, where not every position asks a query."""
-        return self._keep(self.down.only("kv", x), rotary)
+        return self._keep(only(self.down, "kv", x), rotary)
 
     def _keep(self, kv: Tensor, rotary: Rotary) -> Entries:
         """(B, T, r + rope) -> the normed latent, and the key that all heads share, rotated."""
@@ -111,7 +112,7 @@ class MLAttention(HasParts):
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
-        return self._raise(self.down.only("q", x), rotary)
+        return self._raise(only(self.down, "q", x), rotary)
 
     def fills(self, x: Tensor) -> bool:
         """Whether entries are written where a cache keeps them, not formed first and copied."""
@@ -121,12 +122,12 @@ class MLAttention(HasParts):
     def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
         """Queries (B, T, H, nope + rope); the entries of the T positions go into `room`."""
         q_latent = self._store(x, rotary, room, None)
-        return self._turned(self.q_up.joined(q_latent), rotary)
+        return self._turned(self.q_up(q_latent), rotary)
 
     def _store(self, x: Tensor, rotary: Rotary, room: Entries, position: Tensor | None) -> Tensor:
         """The normed query latent (B, T, q_lora_rank); the entries go into `room`."""
         return store_latent(
-            self.down.joined(x),
+            self.down(x),
             (self.q_norm.weight, self.q_norm.eps),
             (self.kv_norm.weight, self.kv_norm.eps),
             rotary.cos,
@@ -138,7 +139,7 @@ class MLAttention(HasParts):
 
     def _raise(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
         """(B, T, q_lora_rank) -> queries (B, T, H, nope + rope), the last part rotated."""
-        return self._turned(self.q_up.joined(self.q_norm(q_latent)), rotary)
+        return self._turned(self.q_up(self.q_norm(q_latent)), rotary)
 
     def _turned(self, joint: Tensor, rotary: Rotary) -> Tensor:
         """Both parts of all heads -> queries (B, T, H, nope + rope), the last part rotated."""
@@ -147,15 +148,23 @@ class MLAttention(HasParts):
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
+        if context.places is None:
+            heads = self._look(q, seen, context)
+        else:
+            heads = by_rows(self._look, q, seen, context)
+        mixed: Tensor = self.wo(heads.flatten(-2))
+        return mixed
+
+    def _look(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
+        """What every head finds, (B, T, H, v), in the form of the two that serves."""
         form = self.form
         if context.lengths is not None:
             form = "absorbed"
         elif form == "auto":
             queries, keys = q.shape[1], seen["c_kv"].shape[1]
-            form = "absorbed" if absorbed_is_cheaper(self.cfg, queries, keys) else "expanded"
-        heads = (self._absorbed if form == "absorbed" else self._expanded)(q, seen, context)
-        mixed: Tensor = self.wo(heads.flatten(-2))
-        return mixed
+            cheaper = absorbed_is_cheaper(self.cfg, queries, keys) and not foreign(self.kv_up)
+            form = "absorbed" if cheaper else "expanded"
+        return (self._absorbed if form == "absorbed" else self._expanded)(q, seen, context)
 
     def _expanded(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """K = [kv_up_k(c) | k_rope for every head], v = kv_up_v(c)."""
@@ -203,7 +212,7 @@ class MLAttention(HasParts):
             q, new = self.project(x, context.rotary)
             return self.mix(q, slot.extend(new), context)
         cfg, tables, store = self.cfg, context.rotary, slot.store
-        joint = self.q_up.joined(self._store(x, tables, store, slot.position))
+        joint = self.q_up(self._store(x, tables, store, slot.position))
         nope = joint[..., : self.heads * cfg.qk_nope_head_dim].unflatten(-1, (self.heads, -1))
         up_k, up_v = self._ups(joint.dtype)
         query = rotate_query(
@@ -217,7 +226,11 @@ class MLAttention(HasParts):
 
     def _ups(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Per head, kv_up's key part (H, nope, r) and value part (H, v, r): views."""
-        up = self.kv_up.weight.to(dtype).unflatten(0, (self.heads, -1))
+        weight = self.kv_up.weight
+        if foreign(self.kv_up):  # what a wrapper does to the unit vectors is its weight
+            axes = torch.eye(self.cfg.kv_lora_rank, device=weight.device, dtype=dtype)
+            weight = self.kv_up(axes).t()
+        up = weight.to(dtype).unflatten(0, (self.heads, -1))
         key, value = up.split([self.cfg.qk_nope_head_dim, self.cfg.v_head_dim], dim=1)
         return key, value
 

@@ -1,6 +1,7 @@
 """The core: the blocks that one loop runs, one after the other, each with its own cache."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def run_core(  # noqa: PLR0913 -- everything one pass depends on
             x,
             context,
             None if slot is None else slot.layer(i),
-            None if frozen is None else Frozen(frozen.halted, _of_layer(frozen.entries, i)),
+            None if frozen is None else replace(frozen, entries=_of_layer(frozen.entries, i)),
             active,
             shared=None if shared is None else _of_layer(shared, i),
             dense=dense,

@@ -10,6 +10,7 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.cut import cut
 from open_mythos.nn.loop.exits.criterion import Exit, Kept, Seen
 from open_mythos.nn.loop.readout import Readout, open_readout
+from open_mythos.nn.places import Places
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ class Exiting:
         loops: (B, S) int64, loops in which each position took part.
         out: (B, S, dim), what was read where a position left; anything elsewhere.
         kept: What the exit remembers.
-        log_probs: (B, S, vocab), the last prediction, where the exit compares two.
+        log_probs: (B, S, vocab), the last prediction, where the exit compares two; or (1, N, vocab)
+            of those in `shown` alone: a table of all is not copied in every loop.
+        shown: (N,) int64, b * S + s of the positions that `log_probs` is of; None: all.
+        here: (N,) int64, the same of the positions that this account is of; None: all.
     """
 
     inner: Readout
@@ -54,6 +58,8 @@ class Exiting:
     out: Tensor
     kept: Kept = ()
     log_probs: Tensor | None = None
+    shown: Tensor | None = None
+    here: Tensor | None = None
 
     @property
     def asks(self) -> bool:
@@ -78,7 +84,8 @@ class Exiting:
         rule = self.leave.exit
         before, after = self.leave.gathered(self.state), self.leave.gathered(h)
         log_probs = self.leave.predict(after) if rule.predictions else None
-        seen = Seen(self.loop + 1, before, after, p, log_probs, self.log_probs)
+        known = self.log_probs if self.here is not None else self._predicted()
+        seen = Seen(self.loop + 1, before, after, p, log_probs, known, self.here)
         score, kept = rule.score(seen, self.kept)
         done = rule.done(score)
         if inner.halted is not None:
@@ -94,7 +101,18 @@ class Exiting:
             out=torch.where(leaving.unsqueeze(-1), _told(inner, h, last), self.out),
             kept=kept,
             log_probs=log_probs if rule.predictions > 1 else None,
+            shown=self.here,
         ), weight
+
+    def _predicted(self) -> Tensor | None:
+        """The last prediction as a table of all; zeros where none was made."""
+        if self.log_probs is None or self.shown is None:
+            return self.log_probs
+        known = self.log_probs.squeeze(0)
+        table = known.new_zeros(self.halted.numel(), known.shape[-1]).index_copy(
+            0, self.shown, known
+        )
+        return table.view(*self.halted.shape, -1)
 
     def read(self, h: Tensor) -> Tensor:
         """What was read at the exit, or would be read now."""
@@ -102,6 +120,7 @@ class Exiting:
 
     def split(self, sizes: list[int], states: Sequence[Tensor]) -> list["Exiting"]:
         """The accounts of so many rows each."""
+        known = self._predicted()
         parts = zip(
             self.inner.split(sizes, states),
             states,
@@ -109,7 +128,7 @@ class Exiting:
             zip(*(cut(table, sizes) for table in self.kept), strict=True)
             if self.kept
             else [()] * len(sizes),
-            [None] * len(sizes) if self.log_probs is None else cut(self.log_probs, sizes),
+            [None] * len(sizes) if known is None else cut(known, sizes),
             strict=True,
         )
         return [
@@ -122,6 +141,7 @@ class Exiting:
                 out=out,
                 kept=kept,
                 log_probs=log_probs,
+                shown=None,
             )
             for inner, state, halted, loops, out, kept, log_probs in parts
         ]
@@ -142,7 +162,7 @@ class Exiting:
     def joined(self, others: Sequence[Readout], h: Tensor) -> "Exiting":
         """One account of all."""
         parts = [self, *(other for other in others if isinstance(other, Exiting))]
-        known = [part.log_probs for part in parts if part.log_probs is not None]
+        known = [table for part in parts if (table := part._predicted()) is not None]
         return replace(
             self,
             inner=self.inner.joined([part.inner for part in parts[1:]], h),
@@ -152,6 +172,46 @@ class Exiting:
             out=torch.cat([part.out for part in parts]),
             kept=tuple(torch.cat(t) for t in zip(*(p.kept for p in parts), strict=True)),
             log_probs=torch.cat(known) if known else None,
+            shown=None,
+        )
+
+    def take(self, places: Places, h: Tensor) -> "Exiting":
+        """The account of some positions."""
+        known = self.log_probs
+        if known is not None and self.shown is not None:
+            known = known.index_select(1, places.among(self.shown))
+        elif known is not None:
+            known = places.take(known)
+        return replace(
+            self,
+            inner=self.inner.take(places, h),
+            state=h,
+            halted=places.take(self.halted),
+            loops=places.take(self.loops),
+            out=places.take(self.out),
+            kept=tuple(places.take(table) for table in self.kept),
+            log_probs=known,
+            shown=places.index,
+            here=places.index,
+        )
+
+    def put(self, places: Places, part: Readout, h: Tensor) -> "Exiting":
+        """The account of all, with what some remember: the others have left."""
+        assert isinstance(part, Exiting)
+        before = self.kept or [new.new_zeros(*h.shape[:2], *new.shape[2:]) for new in part.kept]
+        kept = zip(before, part.kept, strict=True)
+        return replace(
+            self,
+            inner=self.inner.put(places, part.inner, h),
+            loop=part.loop,
+            state=h,
+            halted=places.put(self.halted, part.halted),
+            loops=places.put(self.loops, part.loops),
+            out=places.put(self.out, part.out),
+            kept=tuple(places.put(table, new) for table, new in kept),
+            log_probs=part.log_probs,
+            shown=places.index,
+            here=None,
         )
 
 

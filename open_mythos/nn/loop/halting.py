@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from open_mythos.nn.cut import cut
+from open_mythos.nn.places import Places
 from open_mythos.nn.watched import patched
 
 
@@ -141,6 +142,13 @@ class HaltingLedger:
     def copy(self, own: Callable[[Tensor], Tensor]) -> "HaltingLedger":
         """The same account, of tensors that `own` copies."""
         tables: dict[str, Any] = {name: own(getattr(self, name)) for name in TABLES}
+        return replace(self, **tables)
+
+    def put(self, places: Places, part: "HaltingLedger") -> "HaltingLedger":
+        """The same account, with that of some positions put in its place."""
+        tables: dict[str, Any] = {
+            name: places.put(getattr(self, name), getattr(part, name)) for name in TABLES
+        }
         return replace(self, **tables)
 
     @classmethod

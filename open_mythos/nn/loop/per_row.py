@@ -13,6 +13,7 @@ from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cut import cut, span
 from open_mythos.nn.loop.constants import Constants
 from open_mythos.nn.loop.exiting import Leave, open_account
+from open_mythos.nn.loop.skipping import Skipping, open_skipping
 from open_mythos.nn.loop.standing import Standing, hung, join
 from open_mythos.nn.loop.trace import LoopTrace, Noted, Part, rows_trace
 from open_mythos.nn.upload import upload
@@ -92,7 +93,8 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
         valid = None if valid is None else valid[index]
     h = loop.injection.spread(h)
     start = Standing(h, e, open_account(loop.cfg, h, leave))
-    walk = Walk(loop, start, ends, rows.at_least, context, valid, read_loops, observed)
+    skipping = open_skipping(loop, h, context, leave, observed=observed)
+    walk = Walk(loop, start, ends, rows.at_least, context, valid, read_loops, observed, skipping)
     left = walk.all_rows(backprop_loops)
     ended = [left[depth] for depth in sorted(left, reverse=True)]
 
@@ -103,6 +105,7 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
         return every[: len(ends)] if back is None else every[back]
 
     value = together([part.readout.value for part in ended] + walk.discarded)
+    work = skipping.work(ends, h.shape[1])
     if not observed:
         return value, None
     reads = []
@@ -111,7 +114,7 @@ def run_rows(  # noqa: PLR0913 -- everything a pass depends on
         reads.append(together([*walk.reads.get(depth, []), *short]))
     trace = rows_trace(walk.notes[: ends[0]], [p.readout for p in ended], walk.depths, valid, h)
     trace = trace if back is None else trace.moved(back)
-    return value, replace(trace, reads=tuple(reads), row_loops=rows.loops)
+    return value, replace(trace, reads=tuple(reads), row_loops=rows.loops, work=work)
 
 
 @dataclass
@@ -127,6 +130,7 @@ class Walk:
         valid: (B, S) boolean, False at padding; None means all real.
         read_loops: Loops after which the state is read out beside the last.
         observed: Whether the loops' states are measured.
+        skipping: What may be left out.
         constants: Of all loops.
         depths: (B,) int64, the same as `ends`, on the device.
         learns: Whether gradients are wanted. What is the last loop is then told by tensors, which
@@ -145,6 +149,7 @@ class Walk:
     valid: Tensor | None
     read_loops: tuple[int, ...]
     observed: bool
+    skipping: Skipping
     constants: Constants = field(init=False)
     depths: Tensor = field(init=False)
     learns: bool = field(init=False)
@@ -232,12 +237,16 @@ class Walk:
             self.discarded.append(spare.h)
 
     def _advance(self, now: Standing, t: int, rows: slice) -> tuple[Standing, Noted]:
-        return self.loop.advance(
+        valid = None if self.valid is None else span(self.valid, rows)
+        places = self.skipping.after(now, valid) if self.skipping.leaves else None
+        return self.skipping.advance(
+            self.loop,
             now,
+            places,
             replace(self.constants.ticks[t], last=self._last(t, rows)),
             self.context.part(rows),
             None,
-            None if self.valid is None else span(self.valid, rows),
+            valid,
             self.constants.coefficients,
             observed=self.observed,
         )

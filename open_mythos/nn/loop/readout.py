@@ -9,6 +9,7 @@ from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.loop.halting import HaltingLedger
+from open_mythos.nn.places import Places
 
 
 class Readout(Protocol):
@@ -61,6 +62,14 @@ class Readout(Protocol):
         """The account of these rows and those of others like it, whose states are `h`."""
         ...
 
+    def take(self, places: Places, h: Tensor) -> "Readout":
+        """The account of some positions, side by side, whose states are `h` (1, N, dim)."""
+        ...
+
+    def put(self, places: Places, part: "Readout", h: Tensor) -> "Readout":
+        """The account of all positions, states `h`, after a loop that `part` alone took part in."""
+        ...
+
 
 @dataclass(frozen=True)
 class LastState:
@@ -95,6 +104,14 @@ class LastState:
         return LastState(h)
 
     def joined(self, others: Sequence[Readout], h: Tensor) -> "LastState":  # noqa: ARG002
+        """The states themselves."""
+        return LastState(h)
+
+    def take(self, places: Places, h: Tensor) -> "LastState":  # noqa: ARG002
+        """The states themselves."""
+        return LastState(h)
+
+    def put(self, places: Places, part: Readout, h: Tensor) -> "LastState":  # noqa: ARG002
         """The states themselves."""
         return LastState(h)
 
@@ -152,6 +169,15 @@ class ActMean:
         """One ledger of all."""
         rest = [other.ledger for other in others if isinstance(other, ActMean)]
         return replace(self, ledger=HaltingLedger.join([self.ledger, *rest]))
+
+    def take(self, places: Places, h: Tensor) -> "ActMean":
+        """The ledger of some positions."""
+        return self.copy(h, places.take)
+
+    def put(self, places: Places, part: Readout, h: Tensor) -> "ActMean":  # noqa: ARG002
+        """The ledger of all; those who were not there have halted, and pay no more."""
+        assert isinstance(part, ActMean)
+        return replace(self, ledger=self.ledger.put(places, part.ledger))
 
 
 def open_readout(cfg: MythosConfig, h: Tensor) -> LastState | ActMean:

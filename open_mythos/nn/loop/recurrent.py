@@ -24,12 +24,13 @@ from open_mythos.nn.loop.initial import InitialState
 from open_mythos.nn.loop.injection import Coefficients, build_injection
 from open_mythos.nn.loop.per_row import RowLoops, run_rows
 from open_mythos.nn.loop.readout import ActMean, Readout
+from open_mythos.nn.loop.skipping import open_skipping
 from open_mythos.nn.loop.standing import Standing
 from open_mythos.nn.loop.trace import LoopTrace, Noted, loop_trace, state_change, state_rms
+from open_mythos.nn.loop.work import Meter
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm, total
 from open_mythos.nn.watched import patched
-from open_mythos.ops.backend import capturing, traced
 from open_mythos.ops.loop_end import HaltingRule, Ledger, loop_update
 from open_mythos.ops.rows import rows_backend
 
@@ -73,10 +74,15 @@ class RecurrentBlock(nn.Module):
         lockstep: Whether every loop runs even where nothing can change any more: ranks that talk
             inside of a loop must meet in each.
         gated: Whether the gate is trained beside a readout that does not ask it.
+        skip: Whether positions that have halted leave the batch, where they can (`Skipping`); None
+            is where it pays.
+        meter: Adds up what passes compute, where somebody reads it (`metered`).
     """
 
     lockstep: bool = False
     gated: bool = False
+    skip: bool | None = None
+    meter: Meter | None = None
 
     def __init__(self, cfg: MythosConfig) -> None:
         """One block with a mixture of experts, and the loop's parts as the config names them."""
@@ -189,7 +195,7 @@ class RecurrentBlock(nn.Module):
         else:
             new = self.injection(h, e, f, coefficients)
             new = new if self.post_norm is None else self.post_norm(new)
-            h = new if frozen is None else torch.where(frozen.halted.unsqueeze(-1), h, new)
+            h = new if frozen is None else frozen.settle(h, new)
             asked = readout.asks or (self.gated and self.training)
             p = self.act(self.injection.gathered(h)) if asked else None
             readout, weight = readout.step(h, p, last=tick.last)
@@ -318,49 +324,36 @@ class RecurrentBlock(nn.Module):
         if isinstance(n_loops, RowLoops):
             how = (valid, backprop_loops, tuple(read_loops))
             return run_rows(self, h, e, context, n_loops, *how, observed=observed, leave=leave)
-        freeze = self.cfg.halted == "freeze"
         given = self.constants(n_loops, h) if constants is None else constants
         h = self.injection.spread(h)
+        skipping = open_skipping(self, h, context, leave, slots=slots, observed=observed)
         now = Standing(h, e, open_account(self.cfg, h, leave))
         seen: list[Noted] = []
         reads: dict[int, Tensor] = {}
-        watched = torch.is_grad_enabled()
+        watched, places = torch.is_grad_enabled(), None
         for t, tick in enumerate(given.ticks):
             slot = None if slots is None else slots[t if self.cfg.kv == "per_loop" else 0]
             within = backprop_loops is None or t >= n_loops - backprop_loops
             with torch.set_grad_enabled(watched and within):
-                now, noted = self.advance(
-                    now, tick, context, slot, valid, given.coefficients, observed=observed
-                )
+                now, noted = skipping.advance(
+                    self, now, places,
+                    tick, context, slot, valid, given.coefficients, observed=observed,
+                )  # fmt: skip
             seen.append(noted)
             if t + 1 in read_loops and t + 1 < n_loops:
                 reads[t + 1] = self.injection.gathered(now.readout.read(now.h))
-            if self._settled(now.readout.halted, valid, freeze, cached=slots is not None):
+            places = None if t + 1 == n_loops else skipping.after(now, valid)
+            if places is not None and not places.count and skipping.stops:
                 break
         if slots is not None and self.cfg.kv == "per_loop":
             for slot in slots[len(seen) :]:  # the loops that nobody needed show the last keys
                 slot.extend(seen[-1].new or {})
         value = self.injection.gathered(now.readout.value)
+        work = skipping.work([n_loops] * h.shape[0], h.shape[1])
         if not observed:
             return value, None
-        return value, loop_trace(
-            seen, now.readout, now.h, tuple(reads.get(d, value) for d in read_loops)
-        )
-
-    def _settled(
-        self, halted: Tensor | None, valid: Tensor | None, freeze: bool, *, cached: bool
-    ) -> bool:
-        """Whether no further loop can change anything.
-
-        Training runs every loop: ranks that stopped at different loops would wait for each
-        other's collectives for ever, and reading the flag would stall the device.
-        """
-        if halted is None or self.training or self.lockstep or (cached and not freeze):
-            return False
-        if traced() or capturing():
-            return False
-        done = halted if valid is None else halted | ~valid
-        return bool(done.all())
+        read = tuple(reads.get(d, value) for d in read_loops)
+        return value, replace(loop_trace(seen, now.readout, now.h, read), work=work)
 
     def forward(
         self,

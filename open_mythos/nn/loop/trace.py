@@ -8,6 +8,7 @@ from torch import Tensor
 
 from open_mythos.nn.cache import Entries
 from open_mythos.nn.loop.readout import ActMean, Readout
+from open_mythos.nn.loop.work import Work
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class LoopTrace:
         reads: (B, S, dim) each, what was read out after the loops that were asked for.
         row_loops: Loops of each row, where rows differ; the tables above are zero past a row's end,
             and loads and states are those of the rows that were still running.
+        work: What was computed; None where a compiler counts nothing.
     """
 
     n_loops: int
@@ -39,6 +41,7 @@ class LoopTrace:
     state_change: Tensor
     reads: tuple[Tensor, ...] = ()
     row_loops: tuple[int, ...] | None = None
+    work: Work | None = None
 
     def moved(self, index: Tensor) -> "LoopTrace":
         """The trace of the rows `index` (B,) of this one, `reads` aside."""

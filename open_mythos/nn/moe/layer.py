@@ -12,6 +12,7 @@ from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.fused import HasParts, LinearView
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.moe.balance import step_bias
+from open_mythos.nn.watched import foreign
 from open_mythos.ops.backend import ExpertsBackend, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.few import EXPERT_ROWS, few_rows, moe_few
@@ -130,7 +131,8 @@ class MoEFFN(HasParts):
     @torch.no_grad()
     def count(self, x: Tensor) -> Tensor:
         """The load (E,) that the tokens in `x` (..., dim) make; calls no submodule, so no hook."""
-        logits = F.linear(x.flatten(0, -2), self.router.weight)
+        rows, router = x.flatten(0, -2), self.router
+        logits = router(rows) if foreign(router) else F.linear(rows, router.weight)
         return route(logits, self.router_bias, self.topk).load
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.loop.exiting import Exiting, Leave, open_account
 from open_mythos.nn.loop.exits.registry import EXITS, exit_named
 from open_mythos.nn.loop.readout import LastState, join_readouts, open_readout
+from open_mythos.nn.places import places_of
 
 
 TEXTS = ["fixed:2", "act:0.7", "latent:1.2", "acceleration:2", "kl:0.5", "entropy:1.6",
@@ -123,3 +124,36 @@ def test_only_what_is_asked_for_is_asked_for(tiny_config: Any) -> None:
         assert isinstance(stepped, Exiting)
         assert stepped.log_probs is None  # kept for exits that compare two
         assert isinstance(stepped.inner, LastState)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_positions_apart_are_positions_together(
+    text: str, walk: tuple[Tensor, Tensor], tiny_config: Any, readout: str
+) -> None:
+    """Who has left is not asked any more; who is there says what it says among all."""
+    cfg, (h, p) = tiny_config(readout=readout), walk
+    rule = Leave(exit_named(text), predict)
+    whole = some = open_account(cfg, h[0], rule)
+    state = h[0]
+    for t in range(5):
+        going = ~whole.halted
+        if not going.any():
+            break
+        state = torch.where(going.unsqueeze(-1), h[t + 1], state)  # frozen
+        whole = whole.step(state, p[t], last=t == 4)[0]
+        if t == 2:  # with everybody in between
+            some = some.step(state, p[t], last=False)[0]
+        else:
+            places = places_of(going)
+            here = some.take(places, places.take(some.state))
+            here = here.step(places.take(state), places.take(p[t]), last=t == 4)[0]
+            some = some.put(places, here, state)
+        for name in ("halted", "loops", "state", "loop"):
+            assert torch.equal(
+                torch.as_tensor(getattr(some, name)), torch.as_tensor(getattr(whole, name))
+            )
+        torch.testing.assert_close(some.value, whole.value)
+        front, back = some.split([1, 2], state.split([1, 2]))
+        again = join_readouts([front, back], state)
+        assert torch.equal(again.value, some.value)
+        some = again if t == 3 else some

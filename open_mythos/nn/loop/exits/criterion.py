@@ -25,6 +25,8 @@ class Seen:
         log_probs: (B, S, vocab), log_softmax(head(norm(after))) in float32 or wider: without the
             coda, whose keys do not exist yet. None where nobody asked for it.
         log_probs_before: The same of the loop before; None at the first loop, too.
+        places: (N,) int64, b * S + s of the positions that are there, where others have left and an
+            exit that `packs` is shown the rest as (1, N, ...); None: all (B, S, ...).
     """
 
     loop: int
@@ -33,6 +35,7 @@ class Seen:
     p: Tensor | None = None
     log_probs: Tensor | None = None
     log_probs_before: Tensor | None = None
+    places: Tensor | None = None
 
 
 class Exit(Protocol):
@@ -40,6 +43,8 @@ class Exit(Protocol):
 
     A score is formed after every loop, and the position leaves at the first one that says `done`.
     Scores must depend on their own position alone: cached, chunked and batched passes then agree.
+    An exit that has `packs = True` lets positions be shown without those that have left; with any
+    other the loop computes all of them (nn/loop/skipping.py).
     """
 
     @property
@@ -77,6 +82,7 @@ class Criterion:
         share: Whether the threshold is a probability.
         predictions: As in `Exit`.
         gated: As in `Exit`.
+        packs: As in `Exit`.
     """
 
     threshold: float
@@ -87,6 +93,7 @@ class Criterion:
     share: ClassVar[bool] = False
     predictions: ClassVar[int] = 0
     gated: ClassVar[bool] = False
+    packs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         value, room = self.threshold, "be a finite number of at least 0"
@@ -116,7 +123,7 @@ class Own:
     """A user's object with one method, `done(seen) -> (B, S)` boolean, as an exit.
 
     Attributes:
-        criterion: The object; where it says `predictions` or `gated`, it is told those.
+        criterion: The object; where it says `predictions`, `gated` or `packs`, it is asked so.
     """
 
     criterion: Any
@@ -130,6 +137,11 @@ class Own:
     def gated(self) -> bool:
         """What the object says; False where it says nothing."""
         return bool(getattr(self.criterion, "gated", False))
+
+    @property
+    def packs(self) -> bool:
+        """What the object says; False where it says nothing: it may count on the batch's shape."""
+        return bool(getattr(self.criterion, "packs", False))
 
     def score(self, seen: Seen, kept: Kept) -> tuple[Tensor, Kept]:  # noqa: ARG002
         """Its answer.

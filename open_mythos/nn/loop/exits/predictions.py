@@ -70,6 +70,7 @@ class Oracle:
     name: ClassVar[str] = "oracle"
     predictions: ClassVar[int] = 1
     gated: ClassVar[bool] = False
+    packs: ClassVar[bool] = True
 
     def score(self, seen: Seen, kept: Kept) -> tuple[Tensor, Kept]:  # noqa: ARG002
         """1 where the likeliest token is the target, else 0.
@@ -79,12 +80,15 @@ class Oracle:
         """
         assert seen.log_probs is not None
         best = seen.log_probs.argmax(-1)
-        if best.shape != self.targets.shape:
+        targets = self.targets.to(best.device)
+        if seen.places is not None:  # of a pass whose first loop showed all of them
+            targets = targets.flatten()[seen.places].unsqueeze(0)
+        if best.shape != targets.shape:
             raise InputError(
                 f"Oracle has targets {tuple(self.targets.shape)}, the pass has positions "
                 f"{tuple(best.shape)}; give it those of the whole pass, without a cache"
             )
-        return widened((best == self.targets.to(best.device)).float()), ()
+        return widened((best == targets).float()), ()
 
     def done(self, score: Tensor) -> Tensor:
         """Where it is right."""
