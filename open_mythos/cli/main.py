@@ -15,6 +15,7 @@ from open_mythos.cli.generate_command import generate
 from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, OneTask, Overrides
+from open_mythos.cli.serve_command import serve
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
@@ -54,6 +55,7 @@ app.add_typer(tokenizer, name="tokenizer")
 app.command("doctor")(doctor)
 app.command("generate")(generate)
 app.command("depth-suite")(depth_suite)
+app.command("serve")(serve)
 
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
