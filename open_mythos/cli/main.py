@@ -296,7 +296,12 @@ def inspect(
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Weights of open-mythos 0.5.0.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Weights of open-mythos 0.5.0 (.pt), or the folder of a looped model of "
+            "another project.",
+            show_default=False,
+        ),
     ],
     destination: Annotated[Path, typer.Argument(help="New folder.", show_default=False)],
     config: Annotated[
@@ -309,11 +314,19 @@ def convert(
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Allow a file that can run code when it is read.")
     ] = False,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="huginn, ouro or parcae, where config.json does not say.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Turn an old .pt file into a model folder."""
+    """Turn an old .pt file, or a Huginn, Ouro or Parcae checkpoint, into a model folder."""
     from open_mythos.cli.convert import run
 
-    run(source=source, destination=destination, config=config, trusted=trusted)
+    run(source=source, destination=destination, config=config, trusted=trusted, family=family)
 
 
 def parse_depths(text: str) -> list[int]:
