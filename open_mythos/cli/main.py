@@ -15,6 +15,7 @@ from open_mythos.cli.generate_command import generate
 from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, OneTask, Overrides
+from open_mythos.cli.retrofit_command import retrofit
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
@@ -49,6 +50,7 @@ app.command()(calibrate)
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(laws)
+app.command()(retrofit)
 app.add_typer(data, name="data")
 app.add_typer(tokenizer, name="tokenizer")
 app.command("doctor")(doctor)
