@@ -1,5 +1,6 @@
 """`open-mythos convert`: old weights, or a looped model of another project, to a model folder."""
 
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -11,12 +12,15 @@ from open_mythos.config.overrides import from_plain, read_yaml
 from open_mythos.errors import CheckpointError
 from open_mythos.model.legacy import load_legacy
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.retrofit.folder import TOKENIZER_FILES
 
 
 def run(
     *, source: Path, destination: Path, config: Path | None, trusted: bool, family: str | None
 ) -> None:
     """Read an old .pt file or a foreign folder, and write config.json and model.safetensors.
+
+    The files of a foreign tokenizer are copied beside them.
 
     Raises:
         CheckpointError: If the source cannot be read or is of no network of ours, or the
@@ -40,6 +44,9 @@ def run(
             "weights were trained)"
         )
     model.save_pretrained(destination)
+    for path in (source / file for file in TOKENIZER_FILES):
+        if path.is_file():
+            shutil.copyfile(path, destination / path.name)
     count = sum(p.numel() for p in model.parameters())
     Console(stderr=True).print(
         f"{source} -> {destination}: {count:,} parameters, {story}", highlight=False, markup=False

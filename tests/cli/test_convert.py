@@ -67,6 +67,7 @@ def test_a_foreign_folder_becomes_a_model_folder(family: str, tmp_path: Path) ->
     values, draw, equations = FAMILIES[family]
     given = draw(values)
     write(tmp_path / "theirs", values, given)
+    (tmp_path / "theirs" / "tokenizer.json").write_text("{}")
     words = ["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]
     result = CliRunner().invoke(app, [*words, "--trusted"])
     assert result.exit_code == 2
@@ -74,6 +75,7 @@ def test_a_foreign_folder_becomes_a_model_folder(family: str, tmp_path: Path) ->
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert f"{family}, trained at 4 loops" in result.stderr
+    assert (tmp_path / "ours" / "tokenizer.json").read_text() == "{}"
     model, ids = open_checkpoint(tmp_path / "ours").model, torch.randint(0, 30, (6,))
     want = equations(given, values, ids, 3)
     torch.testing.assert_close(model(ids[None], 3)[0].double(), want, rtol=1e-4, atol=1e-4)

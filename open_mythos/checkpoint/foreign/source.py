@@ -193,7 +193,8 @@ def interleaved(weight: Tensor, heads: int) -> Tensor:
         heads: Heads in it.
     """
     halves = weight.unflatten(0, (heads, 2, -1))
-    return halves.transpose(1, 2).flatten(0, 2).contiguous()
+    ordered: Tensor = halves.transpose(1, 2).flatten(0, 2)
+    return ordered
 
 
 def no_gate(like: Tensor, dim: int) -> dict[str, Tensor]:
