@@ -50,7 +50,7 @@ def config(said: Settings) -> MythosConfig:
         dense_hidden=said.whole("intermediate_size"),
         rope_theta=said.real("rope_base"),
         norm_eps=said.real("norm_eps"),
-        attention_bias=said.flag("qk_bias", default=False),
+        attention_bias=said.flag("qk_bias", default=True),
         tied_head=said.flag("tie_embeddings", default=True),
         coda_input="norm",
     )

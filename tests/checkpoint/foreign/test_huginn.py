@@ -50,3 +50,12 @@ def test_other_equations_are_refused_by_key(key: str, value: Any, tmp_path: Path
     write(tmp_path, {**HUGINN, key: value}, huginn_weights(HUGINN))
     with pytest.raises(CheckpointError, match=f"{key} is {value!r}"):
         load_foreign(tmp_path)
+
+
+def test_heads_may_go_by_the_name_under_which_transformers_stores_them(tmp_path: Path) -> None:
+    given = huginn_weights(HUGINN)
+    values = {("n_heads" if k == "num_attention_heads" else k): v for k, v in HUGINN.items()}
+    del values["num_key_value_heads"], values["qk_bias"]
+    model = load_foreign(write(tmp_path, values, given))
+    assert (model.cfg.n_heads, model.cfg.n_kv_heads) == (2, 2)
+    assert model.cfg.attention_bias
