@@ -27,3 +27,20 @@ def test_it_survives_storage_and_answers_the_same_cached(family: str, tmp_path: 
     longer = again.generate(ids, 4, n_loops=3, temperature=0)
     for at in range(8, 12):
         assert torch.equal(longer[:, at], again(longer[:, :at], 3)[:, -1].argmax(-1))
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@torch.no_grad()
+def test_sixteen_bits_stay_sixteen_and_say_nearly_the_same(family: str, tmp_path: Path) -> None:
+    values, draw, equations = FAMILIES[family]
+    stored = {name: (0.5 * w).bfloat16() for name, w in draw(values).items()}
+    model = load_foreign(write(tmp_path, values, stored))
+    ids = torch.randint(0, 30, (6,))
+    want = equations({n: w.double() for n, w in stored.items()}, values, ids, 2)
+    logits = model(ids[None], 2)[0]
+    assert logits.dtype == torch.bfloat16
+    assert model.head.weight.dtype == torch.bfloat16
+    # Only a head that is a scaled table too is rounded on the way.
+    rounded = 2**-7 * want.abs().max().item() if family == "huginn" else 1e-4
+    torch.testing.assert_close(model.float()(ids[None], 2)[0].double(), want, rtol=0, atol=rounded)
+    torch.testing.assert_close(logits.double(), want, rtol=0, atol=0.2 * want.abs().max().item())

@@ -87,13 +87,15 @@ def weights(said: Settings, given: Weights, cfg: MythosConfig) -> dict[str, Tens
     step = F.softplus(given.take(f"{whole}.adapter.dt_bias", cfg.dim).double())
     rate = given.take(f"{whole}.adapter.A_log", cfg.dim).double() + step.log()
     written = given.take(f"{whole}.adapter.B", cfg.dim, cfg.dim).double() * step.unsqueeze(-1)
+    # The products with dt are ours: rounded to 16 bits, they would move what theirs says.
+    wide = torch.promote_types(table.dtype, torch.float32)
     out = {
         "embed.weight": table,
         "norm.weight": given.take(f"{whole}.ln_f.weight", cfg.dim),
         "coda_input.weight": given.take(f"{whole}.C.weight", cfg.dim, cfg.dim),
-        "recurrent.injection.log_A": rate.to(table.dtype),
-        "recurrent.injection.log_dt": torch.zeros(1, dtype=table.dtype),
-        "recurrent.injection.B": written.to(table.dtype),
+        "recurrent.injection.log_A": rate.to(wide),
+        "recurrent.injection.log_dt": torch.zeros(1, dtype=wide),
+        "recurrent.injection.B": written.to(wide),
         **head(given, cfg, f"{whole}.wte.weight"),
         **no_gate(table, cfg.dim),
     }
