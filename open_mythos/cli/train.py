@@ -11,6 +11,7 @@ from open_mythos.train.checkpoints import Start
 from open_mythos.train.console import ConsoleSink
 from open_mythos.train.presets import recipe as named_recipe
 from open_mythos.train.sources import build_sources
+from open_mythos.train.starting import starting_recipe
 from open_mythos.train.trainer import Parts, train
 
 
@@ -24,7 +25,8 @@ def run(
     print_config: bool,
 ) -> int:
     """Train, and say how it ended; the exit code is 0 only for a run that took its last step."""
-    chosen = configure(named_recipe(name), config, overrides)
+    base = starting_recipe(named_recipe(name), config, overrides)
+    chosen = configure(base, config, overrides)
     if print_config:
         print(to_yaml(chosen), end="")
         return 0

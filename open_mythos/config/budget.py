@@ -12,7 +12,7 @@ class ParameterBudget:
     """Parameters by part; the parts are disjoint and their sum is the built model's count.
 
     Attributes:
-        embedding: Token table, also the head (tied): counted once.
+        embedding: Token table, also the head; a head that is not tied counts beside it.
         prelude: Linear weights of the dense blocks before the loop.
         loop_attention: Linear weights of the core's attention, those that single loops have of
             their own included.
@@ -24,8 +24,8 @@ class ParameterBudget:
         adapter: The per-loop low-rank correction, with the scales of every loop.
         injection: What the state update learns, and a learned initial state.
         halting: The halting probability's weights; present with every readout.
-        coda: Linear weights of the dense blocks after the loop.
-        norms: Every RMSNorm gain, those inside latent attention included.
+        coda: Linear weights of the dense blocks after the loop, and of a map before them.
+        norms: Every RMSNorm gain, those inside attention and its biases included.
         inactive: What one token does not meet in one loop: experts that it does not visit, routers
             and attention of other loops.
     """
@@ -102,12 +102,12 @@ def parameters(cfg: MythosConfig) -> ParameterBudget:
     expert = 3 * cfg.dim * cfg.expert_dim
     attention, dense = attention_weights(cfg), 3 * cfg.dim * cfg.dense_width
     dense_block = attention + dense
-    latent_norms = cfg.q_lora_rank + cfg.kv_lora_rank if cfg.attn_type == "mla" else 0
+    inside = attention_vectors(cfg)
     attentions = layers * (cfg.max_loop_iters if cfg.untied_attention else 1)
     routers = cfg.max_loop_iters if cfg.untied_router else 1
     adapter = 2 * cfg.dim * cfg.lora_rank + cfg.max_loop_iters * cfg.lora_rank
     return ParameterBudget(
-        embedding=cfg.vocab_size * cfg.dim,
+        embedding=cfg.vocab_size * cfg.dim * (1 if cfg.tied_head else 2),
         prelude=cfg.prelude_layers * dense_block,
         loop_attention=attentions * attention,
         loop_dense=0 if moe else layers * dense,
@@ -117,11 +117,11 @@ def parameters(cfg: MythosConfig) -> ParameterBudget:
         adapter=adapter if cfg.loop_lora else 0,
         injection=injection_parameters(cfg) + cfg.dim * (cfg.initial_state == "learned"),
         halting=cfg.dim + 1,
-        coda=cfg.coda_layers * dense_block,
-        norms=norm_gains(cfg) + latent_norms * (cfg.prelude_layers + attentions + cfg.coda_layers),
+        coda=cfg.coda_layers * dense_block + entry_weights(cfg),
+        norms=norm_gains(cfg) + inside * (cfg.prelude_layers + attentions + cfg.coda_layers),
         inactive=layers * moe * (cfg.n_experts - cfg.n_experts_per_tok) * expert
         + (routers - 1) * experts * cfg.dim
-        + (attentions - layers) * (attention + latent_norms),
+        + (attentions - layers) * (attention + inside),
     )
 
 
@@ -141,10 +141,24 @@ def norm_gains(cfg: MythosConfig) -> int:
     """Gains of the RMSNorms outside of attention."""
     blocks = cfg.prelude_layers + cfg.core_layers + cfg.coda_layers
     each = 4 if cfg.block_norm in ("sandwich", "pre_post") else 2
-    around = 1 + cfg.prelude_norm + (cfg.loop_norm in ("pre", "sandwich"))  # 1: the last
+    around = cfg.last_norm + cfg.prelude_norm + (cfg.coda_input == "norm")
+    around += cfg.loop_norm in ("pre", "sandwich")
     if cfg.loop_norm in ("post", "sandwich"):  # of the whole state
         around += cfg.streams if cfg.injection == "hyper" else 1
     return (blocks * each + around) * cfg.dim
+
+
+def attention_vectors(cfg: MythosConfig) -> int:
+    """Norm gains and biases inside one attention layer."""
+    if cfg.attn_type == "mla":
+        return cfg.q_lora_rank + cfg.kv_lora_rank
+    heads = cfg.n_heads + 2 * cfg.n_kv_heads
+    return cfg.head_dim * (heads * cfg.attention_bias + 2 * cfg.qk_norm)
+
+
+def entry_weights(cfg: MythosConfig) -> int:
+    """Weights of the map between loop and coda."""
+    return cfg.dim**2 if cfg.coda_input == "linear" else 0
 
 
 def attention_weights(cfg: MythosConfig) -> int:
@@ -209,7 +223,7 @@ def flops_per_token(
     return FlopBudget(
         prelude=2 * cfg.prelude_layers * dense,
         loops=2 * (loops * loop - saved),
-        coda=2 * cfg.coda_layers * dense,
+        coda=2 * (cfg.coda_layers * dense + entry_weights(cfg)),
         head=2 * cfg.vocab_size * cfg.dim,
     )
 

@@ -15,6 +15,7 @@ InputWrite = Literal["free", "euler", "zoh"]
 LoopNorm = Literal["none", "pre", "post", "sandwich"]
 BlockNorm = Literal["pre", "post", "sandwich", "pre_post"]
 InitialState = Literal["input", "zeros", "noise", "learned"]
+CodaInput = Literal["plain", "norm", "linear"]
 CoreFFN = Literal["moe", "dense"]
 LoopsBeyond = Literal["continue", "hold", "cycle"]
 Halted = Literal["continue", "freeze"]
@@ -34,7 +35,7 @@ class MythosConfig:
     The second block are this library's own: the loop's choices as data.
 
     Attributes:
-        vocab_size: Rows of the (tied) embedding.
+        vocab_size: Rows of the embedding.
         dim: Width of the residual stream.
         n_heads: Query heads.
         n_kv_heads: Key/value heads of grouped-query attention; MLA ignores it.
@@ -58,6 +59,11 @@ class MythosConfig:
         max_output_tokens: Most tokens that one `generate` call may add.
         dropout: Residual and attention dropout while training, in [0, 1).
         dense_hidden: Hidden width of the dense blocks; None is dim * 4 // 3 rounded up to 64.
+        head_width: GQA: width of one head; None is dim / n_heads.
+        attention_bias: GQA: whether queries, keys and values have biases (Qwen2).
+        qk_norm: GQA: RMSNorm of each query and key before it is rotated (Qwen3).
+        norm_eps: What every RMSNorm adds to the mean square.
+        tied_head: Whether the head's weight is the embedding's.
         readout: What the coda reads. "act": the halting-weighted mean of the loop states;
             "last": the state after the last loop, halting plays no part; "act_last": the state
             with which a position halts, or its last; "act_sum": the unnormalised sum of
@@ -79,6 +85,9 @@ class MythosConfig:
             vector, or "noise" (of initial_std; in evaluation a fixed function of the position).
         initial_std: Standard deviation of that noise.
         prelude_norm: Whether what the prelude says is normed before the loop sees it.
+        coda_input: What becomes of the readout before the coda: "plain", nothing; "norm", an
+            RMSNorm (Huginn); "linear", a square map (Parcae).
+        last_norm: Whether the head reads through a norm; a loop that ends in one may do without.
         core_layers: Blocks that one loop runs, one after the other, each with its own cache.
         core_ffn: Feed-forward of those blocks: "moe", or "dense" of width dense_width.
         untied_router: Whether every loop up to max_loop_iters has a router of its own.
@@ -128,6 +137,11 @@ class MythosConfig:
     dropout: float = 0.0
 
     dense_hidden: int | None = None
+    head_width: int | None = None
+    attention_bias: bool = False
+    qk_norm: bool = False
+    norm_eps: float = 1e-6
+    tied_head: bool = True
     readout: Readout = "act"
     injection: InjectionType = "lti"
     input_write: InputWrite = "free"
@@ -139,6 +153,8 @@ class MythosConfig:
     initial_state: InitialState = "input"
     initial_std: float = 1.0
     prelude_norm: bool = False
+    coda_input: CodaInput = "plain"
+    last_norm: bool = True
     core_layers: int = 1
     core_ffn: CoreFFN = "moe"
     untied_router: bool = False
@@ -168,7 +184,7 @@ class MythosConfig:
     @property
     def head_dim(self) -> int:
         """Width of one head under grouped-query attention."""
-        return self.dim // self.n_heads
+        return self.dim // self.n_heads if self.head_width is None else self.head_width
 
     @property
     def rope_dim(self) -> int:
@@ -288,8 +304,9 @@ class MythosConfig:
             raise ConfigError(f"dropout is {self.dropout}; it must lie in [0, 1)")
         if not 0.0 < self.lti_decay < 1.0:
             raise ConfigError(f"lti_decay is {self.lti_decay}; it must lie strictly inside (0, 1)")
-        if self.rope_theta <= 0.0:
-            raise ConfigError(f"rope_theta is {self.rope_theta}; it must be positive")
+        for name in ("rope_theta", "norm_eps"):
+            if getattr(self, name) <= 0.0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         for name in NOT_NEGATIVE:
             value = getattr(self, name)
             if value is not None and value < 0.0:
@@ -315,7 +332,14 @@ class MythosConfig:
             )
 
     def _check_attention(self) -> None:
-        if self.dim % self.n_heads:
+        grouped = {n: getattr(self, n) for n in ("head_width", "attention_bias", "qk_norm")}
+        for name, value in grouped.items():
+            if value and self.attn_type != "gqa":
+                raise ConfigError(
+                    f"{name} is {value}, which is grouped-query attention's; leave it out, or take "
+                    "attn_type='gqa'"
+                )
+        if self.dim % self.n_heads and self.head_width is None:
             raise ConfigError(
                 f"n_heads ({self.n_heads}) must divide dim ({self.dim}); "
                 f"the remainder is {self.dim % self.n_heads}"
@@ -328,7 +352,8 @@ class MythosConfig:
                 )
             if self.head_dim % 2:
                 raise ConfigError(
-                    f"dim / n_heads is {self.head_dim}; RoPE rotates pairs, so it must be even"
+                    f"a head is {self.head_dim} wide (head_width, or dim / n_heads); RoPE rotates "
+                    "pairs, so it must be even"
                 )
         elif self.qk_rope_head_dim % 2:
             raise ConfigError(
@@ -351,6 +376,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loop_norm": get_args(LoopNorm),
     "block_norm": get_args(BlockNorm),
     "initial_state": get_args(InitialState),
+    "coda_input": get_args(CodaInput),
     "core_ffn": get_args(CoreFFN),
     "loops_beyond": get_args(LoopsBeyond),
     "halted": get_args(Halted),
@@ -360,5 +386,5 @@ INTEGERS = tuple(f.name for f in fields(MythosConfig) if f.type in (int, int | N
 REALS = tuple(f.name for f in fields(MythosConfig) if f.type in (float, float | None))
 SWITCHES = tuple(f.name for f in fields(MythosConfig) if f.type is bool)
 MAY_BE_ZERO = ("prelude_layers", "coda_layers", "n_shared_experts", "loop_index_dim")
-MAY_BE_NONE = ("dense_hidden", "embed_init_std", "loop_index_dim")
+MAY_BE_NONE = ("dense_hidden", "embed_init_std", "head_width", "loop_index_dim")
 NOT_NEGATIVE = ("init_std", "embed_init_std", "loop_index_scale", "last_norm_init", "initial_std")

@@ -49,21 +49,23 @@ class OpenMythosConfig(PreTrainedConfig):  # type: ignore[misc]
         """Check the fields in `kwargs` and in the table `config`; the rest is transformers' own.
 
         Raises:
-            ConfigError: If they describe no network, or ask for an untied head.
+            ConfigError: If they describe no network, or contradict one another.
         """
         named = {self.attribute_map.get(name, name): value for name, value in kwargs.items()}
         fields = {**(config or {}), **{k: named.pop(k) for k in FIELDS if k in named}}
         for name, value in MythosConfig.from_dict(fields).to_dict().items():
             setattr(self, name, value)
         self.num_loops, self.exit, self.use_cache = num_loops, exit, use_cache
-        if not named.pop("tie_word_embeddings", True):
+        tied = named.pop("tie_word_embeddings", self.tied_head)
+        if tied != self.tied_head:
             raise ConfigError(
-                "tie_word_embeddings is False; this network's head is its embedding: leave it out"
+                f"tie_word_embeddings is {tied}, but tied_head, which decides whether this "
+                f"network's head is its embedding, is {self.tied_head}: leave the former out"
             )
         for name in (*NATIVE, "dense_width"):
             named.pop(name, None)
         super().__init__(**named)
-        self.tie_word_embeddings = True
+        self.tie_word_embeddings = self.tied_head
 
     @classmethod
     def of(cls, cfg: MythosConfig, **kwargs: Any) -> "OpenMythosConfig":

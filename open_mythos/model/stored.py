@@ -58,10 +58,13 @@ class Stored(Published):
         with torch.device("meta"):
             model = cls(cfg)
         try:
-            model.load_state_dict({**state, "head.weight": state.get("embed.weight")}, assign=True)
+            if cfg.tied_head:
+                state = {**state, "head.weight": state.get("embed.weight")}  # type: ignore[dict-item]
+            model.load_state_dict(state, assign=True)
         except (RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{source} does not fit its config: {error}") from error
-        model.head.weight = model.embed.weight
+        if cfg.tied_head:
+            model.head.weight = model.embed.weight
         for ffn in model.recurrent.mixtures:
             ffn.load = torch.zeros(cfg.n_experts, dtype=torch.int64)
             wide = torch.promote_types(ffn.router_bias.dtype, torch.float32)

@@ -108,11 +108,11 @@ class TransformerBlock(nn.Module):
         """Attention by cfg.attn_type; a mixture of experts if `use_moe`, else a dense SwiGLU."""
         super().__init__()
         self.order = cfg.block_norm
-        self.attn_norm = RMSNorm(cfg.dim)
-        self.ffn_norm = RMSNorm(cfg.dim)
+        self.attn_norm = RMSNorm(cfg.dim, cfg.norm_eps)
+        self.ffn_norm = RMSNorm(cfg.dim, cfg.norm_eps)
         behind = cfg.block_norm in ("sandwich", "pre_post")
-        self.attn_out_norm = RMSNorm(cfg.dim) if behind else None
-        self.ffn_out_norm = RMSNorm(cfg.dim) if behind else None
+        self.attn_out_norm = RMSNorm(cfg.dim, cfg.norm_eps) if behind else None
+        self.ffn_out_norm = RMSNorm(cfg.dim, cfg.norm_eps) if behind else None
         self.attn = MLAttention(cfg) if cfg.attn_type == "mla" else GQAttention(cfg)
         self.ffn = MoEFFN(cfg) if use_moe else Expert(cfg.dim, cfg.dense_width)
         self.drop = nn.Dropout(cfg.dropout)

@@ -84,6 +84,13 @@ class Degrees:
                 f"parallel.tensor is {self.tensor}: heads are divided of attention that all loops "
                 "share; set model.untied_attention=false, or use parallel.shard"
             )
+        whole = {"attention_bias": cfg.attention_bias, "qk_norm": cfg.qk_norm}
+        for name, there in {**whole, "an untied head": not cfg.tied_head}.items():
+            if there:
+                raise ConfigError(
+                    f"parallel.tensor is {self.tensor}, but the network has {name}, which is not "
+                    "divided over ranks; use parallel.shard"
+                )
         sizes = {"n_heads": cfg.n_heads, "vocab_size": cfg.vocab_size}
         sizes["dense_hidden"] = cfg.dense_width
         if cfg.attn_type == "gqa":

@@ -17,6 +17,7 @@ from open_mythos.train.optim import build_optimizer
 from open_mythos.train.precision import DTYPES, Working, resolve
 from open_mythos.train.recipe import Recipe
 from open_mythos.train.spikes import Spikes
+from open_mythos.train.starting import start_from
 from open_mythos.train.state import TrainState
 
 
@@ -25,8 +26,15 @@ ALIGNED = 64
 
 
 def build_model(recipe: Recipe) -> nn.Module:
-    """The network of a recipe, its weights drawn from the seeded default generator."""
+    """The network of a recipe, its weights drawn from the seeded default generator or read.
+
+    Raises:
+        CheckpointError: If what it starts from is not there, or of another network.
+        ConfigError: Likewise, naming the field.
+    """
     model = OpenMythos(recipe.model)
+    if recipe.init_from:
+        start_from(model, recipe)
     if recipe.objective.gate_entropy:
         model.recurrent.train_gate()
     return model

@@ -347,7 +347,9 @@ def refuse_changes(file: Path, recipe: Recipe) -> None:
     Raises:
         ConfigError: Naming each setting that differs, with both values.
     """
-    before, now = flatten(read_yaml(file)), flatten(to_plain(recipe))
+    # A setting that the file does not know yet had its default's meaning.
+    before = flatten(to_plain(from_plain(Recipe, read_yaml(file))))
+    now = flatten(to_plain(recipe))
     changed = [
         f"{key} (was {before.get(key)!r}, is {now.get(key)!r})"
         for key in sorted(before.keys() | now.keys())

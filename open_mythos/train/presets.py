@@ -15,6 +15,7 @@ from open_mythos.train.recipe import (
     OptimConfig,
     Recipe,
 )
+from open_mythos.train.retrofit_recipe import retrofit
 from open_mythos.train.task_recipes import TASK_RECIPES
 from open_mythos.train.text_recipes import fineweb_3b, text_10m, text_30m, text_120m
 
@@ -94,7 +95,7 @@ def sft() -> Recipe:
     """Learn to answer: conversations from conversations.jsonl, byte by byte, scored on answers.
 
     Point data.corpus at a file of one's own, and data.tokenizer at what the model was trained with;
-    without weights to start from, this learns to write before it learns to answer.
+    without weights to start from (init_from), this learns to write before it learns to answer.
     """
     return Recipe(
         name="sft",
@@ -123,6 +124,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "text-120m": text_120m,
     "fineweb-3b": fineweb_3b,
     "sft": sft,
+    "retrofit": retrofit,
     "demo-text": demo_text,
     "demo-task": demo_task,
     "demo-task-seed-design": demo_task_seed_design,

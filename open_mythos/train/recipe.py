@@ -202,6 +202,8 @@ class Recipe:
     Attributes:
         name: What the run is called.
         model: The network.
+        init_from: A model or run folder, of this network, whose weights are the first step's; ""
+            draws them.
         data: What it sees.
         depth: How often it loops while training.
         optim: How it learns.
@@ -230,6 +232,7 @@ class Recipe:
 
     name: str
     model: MythosConfig
+    init_from: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

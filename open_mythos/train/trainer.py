@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -143,7 +143,10 @@ def train(
         closing.enter_context(own_rng(device))
         stop = closing.enter_context(StopRequest())
         resumed = ranks.first_does(lambda: folder.begin(resume, recipe))
-        state = build_state(recipe, source, device, parts.model, ranks)
+        # What a run starts from is of no account, and may be gone, once it has saved itself.
+        saved = resumed and ranks.first_does(lambda: bool(folder.steps()))
+        first = replace(recipe, init_from="") if saved else recipe
+        state = build_state(first, source, device, parts.model, ranks)
         checkpoint = folder.restore(state, loop.notes.append, ranks) if resumed else None
         state.working.refresh()
         if ranks.first:

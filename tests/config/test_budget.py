@@ -53,12 +53,28 @@ def random_config(seed: int) -> MythosConfig:
         readout=pick.choice(["act", "last", "act_last", "act_sum"]),
         injection=pick.choice(["lti", "add"]),
         loop_lora=pick.choice([True, False]),
+        tied_head=pick.choice([True, False]),
+        last_norm=pick.choice([True, False]),
+        coda_input=pick.choice(["plain", "linear"]),
+    )
+
+
+def with_parts_of_heads(cfg: MythosConfig, seed: int) -> MythosConfig:
+    """The same with what only grouped-query attention may have, drawn too."""
+    if cfg.attn_type != "gqa":
+        return cfg
+    pick = random.Random(seed)
+    return replace(
+        cfg,
+        head_width=pick.choice([None, 2 * pick.randint(1, 5)]),
+        attention_bias=pick.choice([True, False]),
+        qk_norm=pick.choice([True, False]),
     )
 
 
 def part_of(name: str) -> str:
     """The budget part that a parameter of the built model belongs to."""
-    if "norm" in name:
+    if "norm" in name or name.endswith("attn.bias"):
         return "norms"
     for prefix, part in (
         ("embed", "embedding"),
@@ -80,7 +96,7 @@ def part_of(name: str) -> str:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_parameters_equal_the_built_models_part_by_part(seed: int) -> None:
-    cfg = random_config(seed)
+    cfg = with_parts_of_heads(random_config(seed), seed)
     with torch.device("meta"):
         model = OpenMythos(cfg)
     built = dict.fromkeys(parameters(cfg).parts(), 0)
@@ -88,8 +104,18 @@ def test_parameters_equal_the_built_models_part_by_part(seed: int) -> None:
         built[part_of(name)] += parameter.numel()
     assert parameters(cfg).parts() == built
     assert parameters(cfg).total == sum(p.numel() for p in model.parameters())
-    loop = model.recurrent.named_parameters()
-    assert parameters(cfg).looped == sum(p.numel() for name, p in loop if "norm" not in name)
+    loop = [p for n, p in model.named_parameters() if n.startswith("recurrent.")]
+    norms = [p for n, p in model.named_parameters() if part_of(n) == "norms" and "recurrent" in n]
+    assert parameters(cfg).looped == sum(p.numel() for p in loop) - sum(p.numel() for p in norms)
+
+
+def test_a_norm_before_the_coda_is_one_of_the_norms() -> None:
+    cfg = replace(random_config(2), coda_input="plain")
+    normed = replace(cfg, coda_input="norm")
+    with torch.device("meta"):
+        model = OpenMythos(normed)
+    assert parameters(normed).total == sum(p.numel() for p in model.parameters())
+    assert parameters(normed).norms == parameters(cfg).norms + cfg.dim
 
 
 def test_a_dense_core_of_layers_is_looped_whole() -> None:

@@ -46,3 +46,4 @@ def test_bad_values_and_an_untied_head_are_refused() -> None:
         OpenMythosConfig(dim=10, n_heads=4)
     with pytest.raises(ConfigError, match="tie_word_embeddings"):
         OpenMythosConfig(tie_word_embeddings=False)
+    assert not OpenMythosConfig(tied_head=False).tie_word_embeddings

@@ -56,6 +56,24 @@ def ways(model: OpenMythos, ids: Tensor, loops: int) -> Iterator[tuple[str, Tens
         set_form(model, "auto")
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [{"attention_bias": True}, {"qk_norm": True}, {"head_width": 6}, {"tied_head": False}],
+    ids=str,
+)
+def test_cached_equals_uncached_with_parts_of_pretrained_models(
+    tiny_config: Callable[..., MythosConfig], build: Build, parts: dict[str, Any]
+) -> None:
+    model = build(tiny_config(attn_type="gqa", core_ffn="dense", core_layers=2, **parts))
+    ids = torch.randint(0, model.cfg.vocab_size, (2, 7))
+    with torch.no_grad():
+        want = model(ids, 3)
+    for way, found in ways(model, ids, 3):
+        torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-9, msg=way)
+    told = {"max_new_tokens": 4, "n_loops": 3, "temperature": 0.0}
+    assert torch.equal(model.generate(ids, **told), model.generate(ids, **told, static=True))
+
+
 @pytest.mark.parametrize("loop_index", [True, False])
 @pytest.mark.parametrize("loop_lora", [True, False])
 @torch.no_grad()

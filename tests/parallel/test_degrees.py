@@ -68,6 +68,9 @@ def test_a_degree_is_a_positive_whole_number(name: str, value: Any) -> None:
             {"vocab_size": 40, "untied_attention": True},
             r"parallel.tensor is 2.*untied_attention=false",
         ),
+        ({"tensor": 2}, {"attention_bias": True}, r"attention_bias.*use parallel.shard"),
+        ({"tensor": 2}, {"qk_norm": True}, "qk_norm"),
+        ({"tensor": 2}, {"tied_head": False}, "an untied head"),
     ],
 )
 def test_a_network_that_cannot_be_divided_is_refused(

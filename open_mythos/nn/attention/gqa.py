@@ -1,6 +1,7 @@
 """Grouped-query attention: several query heads share one key/value head (Ainslie et al. 2023)."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
@@ -10,6 +11,7 @@ from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, fused, only, rest
 from open_mythos.nn.linear import Linear
+from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static
@@ -24,10 +26,13 @@ class GQAttention(HasParts):
     Attributes:
         heads: Query heads in this process.
         kv_heads: Key/value heads in this process.
+        bias: Of the fused projection, side by side; None without cfg.attention_bias.
+        q_norm: Of each query head before it turns; None without cfg.qk_norm.
+        k_norm: Likewise of the keys.
     """
 
     def __init__(self, cfg: MythosConfig) -> None:
-        """Use dim, n_heads, n_kv_heads and dropout of `cfg`."""
+        """Use the sizes of `cfg`, and its choice of biases and norms."""
         super().__init__()
         self.cfg = cfg
         self.heads, self.kv_heads = cfg.n_heads, cfg.n_kv_heads
@@ -36,6 +41,11 @@ class GQAttention(HasParts):
             cfg.dim, {"q": cfg.n_heads * d, "k": cfg.n_kv_heads * d, "v": cfg.n_kv_heads * d}
         )
         self.wo = Linear(cfg.n_heads * d, cfg.dim)
+        self.bias = None
+        if cfg.attention_bias:
+            self.bias = nn.Parameter(torch.zeros((cfg.n_heads + 2 * cfg.n_kv_heads) * d))
+        self.q_norm = RMSNorm(d, cfg.norm_eps) if cfg.qk_norm else None
+        self.k_norm = RMSNorm(d, cfg.norm_eps) if cfg.qk_norm else None
 
     @property
     def wq(self) -> LinearView:
@@ -54,18 +64,35 @@ class GQAttention(HasParts):
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, d), and the entries k, v (B, T, K, d) that a cache keeps."""
-        joint = self.wqkv(x)
-        q, k, v = turn_qkv(joint, rotary.cos, rotary.sin, self.heads, self.kv_heads)
+        q, k, v = turn_qkv(self._joint(x), rotary.cos, rotary.sin, self.heads, self.kv_heads)
         return q, {"k": k, "v": v}
 
     def entries(self, x: Tensor, rotary: Rotary) -> Entries:
         """What a cache keeps alone, where not every position asks a query."""
-        k, v = rest(self.wqkv, "k", x).unflatten(-1, (-1, self.cfg.head_dim)).chunk(2, dim=2)
-        return {"k": rotary.turn(k), "v": v}
+        joint = rest(self.wqkv, "k", x)
+        if self.bias is not None:
+            joint = joint + self.bias[-joint.shape[-1] :]
+        k, v = joint.unflatten(-1, (-1, self.cfg.head_dim)).chunk(2, dim=2)
+        return {"k": rotary.turn(k if self.k_norm is None else self.k_norm(k)), "v": v}
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
         """Queries alone, for a loop that looks at the keys of another."""
-        return rotary.turn(only(self.wqkv, "q", x).unflatten(-1, (-1, self.cfg.head_dim)))
+        joint = only(self.wqkv, "q", x)
+        if self.bias is not None:
+            joint = joint + self.bias[: joint.shape[-1]]
+        q = joint.unflatten(-1, (-1, self.cfg.head_dim))
+        return rotary.turn(q if self.q_norm is None else self.q_norm(q))
+
+    def _joint(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side, biased and normed, not turned yet."""
+        joint: Tensor = self.wqkv(x)
+        if self.bias is not None:
+            joint = joint + self.bias
+        if self.q_norm is None or self.k_norm is None:
+            return joint
+        every = joint.unflatten(-1, (-1, self.cfg.head_dim))
+        q, k, v = every.split([self.heads, self.kv_heads, self.kv_heads], dim=-2)
+        return torch.cat((self.q_norm(q), self.k_norm(k), v), dim=-2).flatten(-2)
 
     def fills(self, x: Tensor) -> bool:
         """Whether entries are written where a cache keeps them, not formed first and copied."""
@@ -73,7 +100,7 @@ class GQAttention(HasParts):
 
     def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
         """Queries (B, T, H, d); the entries of the T positions go into `room`."""
-        return rotate_store(self.wqkv(x), rotary.cos, rotary.sin, room["k"], room["v"])
+        return rotate_store(self._joint(x), rotary.cos, rotary.sin, room["k"], room["v"])
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
@@ -100,8 +127,9 @@ class GQAttention(HasParts):
         """One new position per row (B, 1, dim) against a static cache, which takes it in."""
         assert context.lengths is not None
         tables, store = context.rotary, slot.store
-        joint = self.wqkv(x)
-        q = rotate_store(joint, tables.cos, tables.sin, store["k"], store["v"], slot.position)
+        q = rotate_store(
+            self._joint(x), tables.cos, tables.sin, store["k"], store["v"], slot.position
+        )
         return self._static(q, store, context.lengths, context.starts)
 
     def _static(self, q: Tensor, seen: Entries, lengths: Tensor, starts: Tensor | None) -> Tensor:

@@ -61,9 +61,9 @@ class MLAttention(HasParts):
         self.heads = cfg.n_heads
         heads, nope, rope = cfg.n_heads, cfg.qk_nope_head_dim, cfg.qk_rope_head_dim
         self.down = FusedLinear(cfg.dim, {"q": cfg.q_lora_rank, "kv": cfg.kv_lora_rank + rope})
-        self.q_norm = RMSNorm(cfg.q_lora_rank)
+        self.q_norm = RMSNorm(cfg.q_lora_rank, cfg.norm_eps)
         self.q_up = FusedLinear(cfg.q_lora_rank, {"nope": heads * nope, "rope": heads * rope})
-        self.kv_norm = RMSNorm(cfg.kv_lora_rank)
+        self.kv_norm = RMSNorm(cfg.kv_lora_rank, cfg.norm_eps)
         self.kv_up = Linear(cfg.kv_lora_rank, heads * (nope + cfg.v_head_dim))
         self.wo = Linear(heads * cfg.v_head_dim, cfg.dim)
 

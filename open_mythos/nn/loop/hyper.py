@@ -20,11 +20,11 @@ class HyperConnections(nn.Module):
     mean of its streams, keeps each, and adds its output to all of them.
     """
 
-    def __init__(self, dim: int, streams: int) -> None:
-        """`streams` states of width `dim`."""
+    def __init__(self, dim: int, streams: int, eps: float = 1e-6) -> None:
+        """`streams` states of width `dim`; `eps` is the norm's."""
         super().__init__()
         self.dim, self.streams = dim, streams
-        self.norm = RMSNorm(dim)
+        self.norm = RMSNorm(dim, eps)
         self.alpha = nn.Parameter(torch.full((streams,), 1.0 / streams))
         self.mix = nn.Parameter(torch.eye(streams))
         self.beta = nn.Parameter(torch.ones(streams))

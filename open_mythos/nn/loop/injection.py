@@ -276,11 +276,11 @@ class HyperInjection(Injection):
     `HyperConnections` for the equations.
     """
 
-    def __init__(self, dim: int, streams: int) -> None:
-        """`streams` states of width `dim`."""
+    def __init__(self, dim: int, streams: int, eps: float = 1e-6) -> None:
+        """`streams` states of width `dim`; `eps` is the norm's."""
         super().__init__()
         self.streams = streams
-        self.connections = HyperConnections(dim, streams)
+        self.connections = HyperConnections(dim, streams, eps)
 
     @property
     def fusable(self) -> bool:
@@ -327,5 +327,5 @@ def build_injection(cfg: MythosConfig) -> Injection:
     if cfg.injection == "damped":
         return DampedInjection(cfg.damping)
     if cfg.injection == "hyper":
-        return HyperInjection(cfg.dim, cfg.streams)
+        return HyperInjection(cfg.dim, cfg.streams, cfg.norm_eps)
     return NoInjection() if cfg.injection == "none" else AddInjection()

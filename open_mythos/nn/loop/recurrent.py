@@ -91,10 +91,12 @@ class RecurrentBlock(nn.Module):
         moe = cfg.core_ffn == "moe"
         self.injection = build_injection(cfg)
         self.initial = InitialState(cfg)
-        self.input_norm = RMSNorm(cfg.dim) if cfg.prelude_norm else None
-        self.norm = RMSNorm(cfg.dim) if cfg.loop_norm in ("pre", "sandwich") else None
+        self.input_norm = RMSNorm(cfg.dim, cfg.norm_eps) if cfg.prelude_norm else None
+        before = cfg.loop_norm in ("pre", "sandwich")
+        self.norm = RMSNorm(cfg.dim, cfg.norm_eps) if before else None
         after = cfg.loop_norm in ("post", "sandwich")
-        self.post_norm = RMSNorm(cfg.dim * self.injection.streams) if after else None
+        width = cfg.dim * self.injection.streams
+        self.post_norm = RMSNorm(width, cfg.norm_eps) if after else None
         self.block = TransformerBlock(cfg, use_moe=moe)
         self.deeper = nn.ModuleList(
             TransformerBlock(cfg, use_moe=moe) for _ in range(cfg.core_layers - 1)

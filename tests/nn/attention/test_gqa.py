@@ -18,11 +18,21 @@ def by_definition(attn: GQAttention, x: torch.Tensor, causal: bool) -> torch.Ten
     d = cfg.head_dim
     table = precompute_rope_freqs(d, length, cfg.rope_theta)
     heads = []
+    every = attn.wq.out_features + 2 * attn.wk.out_features
+    bias = torch.zeros(every, dtype=x.dtype) if attn.bias is None else attn.bias
+    bq, bk, bv = bias.split([attn.wq.out_features, *[attn.wk.out_features] * 2])
     for h in range(cfg.n_heads):
         g = h // (cfg.n_heads // cfg.n_kv_heads)
         q = x @ attn.wq.weight[h * d : (h + 1) * d].T
         k = x @ attn.wk.weight[g * d : (g + 1) * d].T
         v = x @ attn.wv.weight[g * d : (g + 1) * d].T
+        q, k = q + bq[h * d : (h + 1) * d], k + bk[g * d : (g + 1) * d]
+        v = v + bv[g * d : (g + 1) * d]
+        if attn.q_norm is not None and attn.k_norm is not None:
+            q, k = (
+                t / (t.square().mean(-1, keepdim=True) + cfg.norm_eps).sqrt() * norm.weight
+                for t, norm in ((q, attn.q_norm), (k, attn.k_norm))
+            )
         q, k = (apply_rope(t.unsqueeze(2), table).squeeze(2) for t in (q, k))
         scores = q @ k.transpose(1, 2) / d**0.5
         if causal:
@@ -32,15 +42,29 @@ def by_definition(attn: GQAttention, x: torch.Tensor, causal: bool) -> torch.Ten
     return torch.cat(heads, dim=-1) @ attn.wo.weight.T
 
 
-@given(kv_heads=st.sampled_from([1, 2, 4]), length=st.integers(1, 6), causal=st.booleans())
+PARTS: list[dict[str, Any]] = [
+    {},
+    {"attention_bias": True},
+    {"qk_norm": True, "norm_eps": 0.1},
+    {"head_width": 6, "qk_norm": True, "attention_bias": True},
+]
+
+
+@given(
+    kv_heads=st.sampled_from([1, 2, 4]),
+    length=st.integers(1, 6),
+    causal=st.booleans(),
+    parts=st.sampled_from(PARTS),
+)
 def test_equals_the_definition(
     tiny_config: Callable[..., MythosConfig],
     randomised: Callable[..., Any],
     kv_heads: int,
     length: int,
     causal: bool,
+    parts: dict[str, Any],
 ) -> None:
-    cfg = tiny_config(attn_type="gqa", n_kv_heads=kv_heads)
+    cfg = tiny_config(attn_type="gqa", n_kv_heads=kv_heads, **parts)
     attn = randomised(GQAttention(cfg).double())
     x = torch.randn(2, length, cfg.dim, dtype=torch.float64)
     context = AttentionContext(rotary(torch.arange(length), cfg.head_dim, cfg.rope_theta), causal)
@@ -48,6 +72,22 @@ def test_equals_the_definition(
     assert seen["k"].shape == seen["v"].shape == (2, length, kv_heads, cfg.head_dim)
     want = by_definition(attn, x, causal)
     torch.testing.assert_close(attn.mix(q, seen, context), want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("parts", PARTS[1:])
+def test_queries_and_entries_alone_are_those_of_both(
+    tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any], parts: dict[str, Any]
+) -> None:
+    cfg = tiny_config(attn_type="gqa", **parts)
+    attn = randomised(GQAttention(cfg).double())
+    x = torch.randn(2, 5, cfg.dim, dtype=torch.float64)
+    tables = rotary(torch.arange(5), cfg.head_dim, cfg.rope_theta)
+    q, both = attn.project(x, tables)
+    torch.testing.assert_close(attn.queries(x, tables), q)
+    torch.testing.assert_close(attn.entries(x, tables), both)
+    room = {name: torch.empty_like(entry) for name, entry in both.items()}
+    torch.testing.assert_close(attn.fill(x, tables, room), q)
+    torch.testing.assert_close(room, both)
 
 
 def test_call_by_hand_equals_project_and_mix(

@@ -1,0 +1,1 @@
+"""A pretrained transformer becomes a looped one: which layers loop, and how the loop begins."""

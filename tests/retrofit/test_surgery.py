@@ -1,0 +1,107 @@
+"""One loop of the looped network says what transformers' own model says."""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import nn
+
+from open_mythos.errors import CheckpointError, ConfigError
+from open_mythos.retrofit.surgery import Plan, Start, retrofit
+
+
+Pretrained = Callable[..., tuple[Any, Any]]
+
+
+def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(ids, use_cache=False).logits
+
+
+def without(model: Any, kept: list[int]) -> Any:
+    """The source, cut down by its own library."""
+    model.model.layers = nn.ModuleList(model.model.layers[i] for i in kept)
+    model.config.num_hidden_layers = len(kept)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 6}),
+        ("llama", {"head_dim": 10}),
+        ("mistral", {"sliding_window": None}),
+        ("qwen2", {}),
+        ("qwen3", {"head_dim": 12, "tie_word_embeddings": True}),
+    ],
+)
+@pytest.mark.parametrize("start", get_args(Start))
+def test_one_loop_is_the_source(
+    pretrained: Pretrained, family: str, changes: dict[str, Any], start: Start
+) -> None:
+    model, folder = pretrained(family, **changes)
+    made = retrofit(folder, Plan(prelude=1, core=2, coda=2, start=start, carry=0.3))
+    ids = torch.randint(0, 61, (2, 17))
+    want = logits(model, ids)
+    with torch.no_grad():
+        torch.testing.assert_close(made.model(ids, 1), want, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(made.model(ids, 2), want, atol=1e-2)
+
+
+def test_with_dropped_layers_it_is_the_source_without_them(pretrained: Pretrained) -> None:
+    model, folder = pretrained("qwen2")
+    made = retrofit(folder, Plan(prelude=1, core=1, coda=1, core_start=2))
+    assert made.cut.dropped == (1, 3)
+    ids = torch.randint(0, 61, (2, 9))
+    want = logits(without(model, [0, 2, 4]), ids)
+    with torch.no_grad():
+        torch.testing.assert_close(made.model(ids, 1), want, rtol=1e-4, atol=1e-4)
+
+
+def test_later_loops_read_the_mix_that_was_asked_for(pretrained: Pretrained) -> None:
+    """Two loops by transformers' own layers: the core again, on carry h + (1 - carry) e."""
+    model, folder = pretrained("qwen3")
+    ids = torch.randint(0, 61, (1, 8))
+    where = torch.arange(8).unsqueeze(0)
+    inner = model.model
+    carry = 0.3
+
+    def through(x: torch.Tensor, layers: range) -> torch.Tensor:
+        hidden = torch.full((8, 8), float("-inf")).triu(1)[None, None]
+        for i in layers:
+            x = inner.layers[i](
+                x, attention_mask=hidden, position_embeddings=inner.rotary_emb(x, where)
+            )
+        return x
+
+    with torch.no_grad():
+        e = through(inner.embed_tokens(ids), range(2))
+        h = through(e, range(2, 4))
+        h = through(carry * h + (1 - carry) * e, range(2, 4))
+        want = model.lm_head(inner.norm(through(h, range(4, 5))))
+        for start in ("lti_first", "concat_linear"):
+            made = retrofit(folder, Plan(prelude=2, core=2, coda=1, start=start, carry=carry))  # type: ignore[arg-type]
+            torch.testing.assert_close(made.model(ids, 2), want, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_without_a_place_are_refused(pretrained: Pretrained) -> None:
+    # A Qwen2 whose config says that it is a Llama: its biases would be lost without a word.
+    _, folder = pretrained("qwen2", {"model_type": "llama"})
+    with pytest.raises(CheckpointError, match="bias"):
+        retrofit(folder, Plan(prelude=1, core=1, coda=1))
+
+
+def test_missing_weights_are_named(pretrained: Pretrained) -> None:
+    _, folder = pretrained("llama", {"model_type": "qwen3"})
+    with pytest.raises(CheckpointError, match="q_norm"):
+        retrofit(folder, Plan(prelude=1, core=1, coda=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"start": "lti"}, "lti_first"), ({"carry": 1.0}, "carry")]
+)
+def test_plans_that_cannot_be(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Plan(prelude=1, core=1, coda=1, **changes)
