@@ -42,6 +42,11 @@ class LoopedModel(StaticModel, Protocol):
         ...
 
     @property
+    def coda_input(self) -> nn.Module:
+        """What stands between loop and coda."""
+        ...
+
+    @property
     def coda(self) -> nn.ModuleList:
         """Blocks behind it."""
         ...
