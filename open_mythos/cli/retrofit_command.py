@@ -26,11 +26,11 @@ def retrofit(
     ] = None,
     loops: Annotated[int, typer.Option(min=1, help="Loops that the network runs.")] = 4,
     start: Annotated[
-        str, typer.Option(help="What later loops read: lti_first, concat_linear or none.")
+        str, typer.Option(help="What later loops read: lti_first, concat_linear, none or substep.")
     ] = "lti_first",
     carry: Annotated[
         float, typer.Option(help="Share of the last loop's state in that, in (0, 1).")
-    ] = 0.5,
+    ] = 0.1,
     max_seq_len: Annotated[
         int | None,
         typer.Option(min=1, help="Positions; default: the source's.", show_default=False),

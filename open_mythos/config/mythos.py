@@ -10,7 +10,9 @@ from open_mythos.errors import ConfigError, did_you_mean
 
 AttentionType = Literal["gqa", "mla"]
 Readout = Literal["act", "last", "act_last", "act_sum"]
-InjectionType = Literal["lti", "lti_first", "add", "none", "concat_linear", "damped", "hyper"]
+InjectionType = Literal[
+    "lti", "lti_first", "add", "none", "concat_linear", "damped", "substep", "hyper"
+]
 InputWrite = Literal["free", "euler", "zoh"]
 LoopNorm = Literal["none", "pre", "post", "sandwich"]
 BlockNorm = Literal["pre", "post", "sandwich", "pre_post"]
@@ -71,11 +73,12 @@ class MythosConfig:
         injection: State update, f being what the block says of h + e unless another argument is
             named. "lti": h <- A h + B e + f; "lti_first": h <- block(A h + B e); "add": h <- f;
             "none": h <- block(h); "concat_linear": h <- block(W [h; e]); "damped": h <- (1 -
-            damping) h + damping f; "hyper": several streams of state, hyper-connected.
+            damping) h + damping f; "substep": the same with f = block(h); "hyper": several
+            streams of state, hyper-connected.
         input_write: What the input writes in an lti step dt. "free": B itself (open-mythos 0.5.0);
             "euler": dt B; "zoh": (1 - A) / a B, the exact integral.
         input_matrix: Whether B of an lti injection is a full matrix, identity at the start.
-        damping: Step length of the damped injection, in (0, 1].
+        damping: Step length of the damped injection and of substeps, in (0, 1].
         streams: States side by side of the hyper injection.
         loop_norm: RMSNorm at the loop's border: "pre", of what the block reads; "post", of the
             next state; "sandwich", both; "none".

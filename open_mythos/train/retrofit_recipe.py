@@ -41,7 +41,7 @@ def retrofit() -> Recipe:
             core_ffn="dense",
             readout="last",
             injection="lti_first",
-            lti_decay=0.5,
+            lti_decay=0.1,
             loop_norm="none",
             loop_index=False,
             loop_lora=False,

@@ -50,6 +50,8 @@ def starting_recipe(
 ) -> Recipe:
     """`base` with the network and the tokenizer of the folder that it is to start from, if any.
 
+    Rows become no longer than the network reads.
+
     Settings are not laid over it yet, only searched for the folder: what they say of the network
     goes before what the folder says.
 
@@ -70,13 +72,14 @@ def starting_recipe(
     if not place:
         return base
     folder = weights_folder(place)
-    data = base.data
+    model = read_config(folder)
+    data = replace(base.data, seq_len=min(base.data.seq_len, model.max_seq_len))
     try:
         tokenizer_from_folder(folder)
         data = replace(data, tokenizer=str(folder))
     except InputError:
         pass  # a network of a task
-    return replace(base, init_from=place, model=read_config(folder), data=data)
+    return replace(base, init_from=place, model=model, data=data)
 
 
 def start_from(model: nn.Module, recipe: Recipe) -> None:

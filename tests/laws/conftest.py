@@ -217,7 +217,7 @@ def one_loop(
         x = linear_step(cfg, injection, h, e)
     elif cfg.injection == "concat_linear":
         x = injection.mix.weight @ torch.cat((h, e))
-    elif cfg.injection == "none":
+    elif cfg.injection in ("none", "substep"):
         x = h
     elif streams:
         alpha, mix, beta = connections(injection.connections, streams)
@@ -240,7 +240,7 @@ def one_loop(
         f = f + ((loop.lora.down.weight @ f) * row) @ loop.lora.B
     if cfg.injection == "lti":
         f = linear_step(cfg, injection, h, e) + f
-    elif cfg.injection == "damped":
+    elif cfg.injection in ("damped", "substep"):
         f = (1 - cfg.damping) * h + cfg.damping * f
     elif streams:
         kept = [sum(mix[i][j] * streams[i] for i in range(cfg.streams)) for j in range(cfg.streams)]

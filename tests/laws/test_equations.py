@@ -111,7 +111,7 @@ def compare_gradients(model: OpenMythos, slow: Any) -> None:
 
 PARTS = {
     "injection": st.sampled_from(
-        ["lti", "lti_first", "add", "none", "concat_linear", "damped", "hyper"]
+        ["lti", "lti_first", "add", "none", "concat_linear", "damped", "substep", "hyper"]
     ),
     "input_write": st.sampled_from(["free", "euler", "zoh"]),
     "damping": st.sampled_from([0.5, 1.0]),

@@ -32,6 +32,7 @@ INJECTIONS: tuple[dict[str, Any], ...] = (
     {"injection": "none"},
     {"injection": "concat_linear", "initial_state": "noise"},
     {"injection": "damped"},
+    {"injection": "substep"},
     {"injection": "hyper", "streams": 2},
 )
 PARTS = st.fixed_dictionaries(

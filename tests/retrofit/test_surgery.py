@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from open_mythos.errors import CheckpointError, ConfigError
+from open_mythos.nn.attention.context import AttentionContext
+from open_mythos.nn.rotary import rotary
 from open_mythos.retrofit.surgery import Plan, Start, retrofit
 
 
@@ -42,7 +44,8 @@ def test_one_loop_is_the_source(
     pretrained: Pretrained, family: str, changes: dict[str, Any], start: Start
 ) -> None:
     model, folder = pretrained(family, **changes)
-    made = retrofit(folder, Plan(prelude=1, core=2, coda=2, start=start, carry=0.3))
+    loops = 1 if start == "substep" else 4  # there the step's length is 1 / loops
+    made = retrofit(folder, Plan(prelude=1, core=2, coda=2, start=start, carry=0.3, loops=loops))
     ids = torch.randint(0, 61, (2, 17))
     want = logits(model, ids)
     with torch.no_grad():
@@ -84,6 +87,25 @@ def test_later_loops_read_the_mix_that_was_asked_for(pretrained: Pretrained) -> 
         for start in ("lti_first", "concat_linear"):
             made = retrofit(folder, Plan(prelude=2, core=2, coda=1, start=start, carry=carry))  # type: ignore[arg-type]
             torch.testing.assert_close(made.model(ids, 2), want, rtol=1e-4, atol=1e-4)
+
+
+def test_substeps_are_euler_steps_of_the_core(pretrained: Pretrained) -> None:
+    """h <- h + (core(h) - h) / n, n times, by loops of a network that takes whole steps."""
+    _, folder = pretrained("llama")
+    ids = torch.randint(0, 61, (1, 8))
+    whole = retrofit(folder, Plan(prelude=2, core=2, coda=1, start="none", loops=1)).model
+    made = retrofit(folder, Plan(prelude=2, core=2, coda=1, start="substep", loops=3)).model
+    with torch.no_grad():
+        tables = rotary(torch.arange(8), whole.cfg.rope_dim, whole.cfg.rope_theta)
+        context = AttentionContext(tables, causal=True)
+        h = whole.prelude[1].run(whole.prelude[0].run(whole.embed(ids), context)[0], context)[0]
+        for _ in range(3):
+            f = h
+            for block in whole.recurrent.blocks:
+                f = block.run(f, context)[0]
+            h = h + (f - h) / 3
+        want = whole.head(whole.norm(whole.coda[0].run(h, context)[0]))
+        torch.testing.assert_close(made(ids, 3), want, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_without_a_place_are_refused(pretrained: Pretrained) -> None:

@@ -16,7 +16,7 @@ from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train.build import build_model, build_state
 from open_mythos.train.checkpoints import RunFolder
-from open_mythos.train.recipe import Recipe
+from open_mythos.train.recipe import DataConfig, Recipe
 from open_mythos.train.sources import build_sources
 from open_mythos.train.starting import start_from, starting_recipe, weights_folder
 from open_mythos.train.trainer import train
@@ -112,6 +112,13 @@ def test_the_folder_gives_network_and_tokenizer(
     chosen = configure(starting_recipe(base, file, overrides), file, overrides)
     assert chosen.model == replace(tiny.model, max_seq_len=48)
     assert (chosen.init_from, chosen.data.tokenizer) == (str(trained), str(trained))
+
+
+def test_rows_are_no_longer_than_the_network_reads(tmp_path: Path, tiny: Recipe) -> None:
+    OpenMythos(replace(tiny.model, max_seq_len=16)).save_pretrained(tmp_path / "short")
+    data = DataConfig(kind="text", seq_len=32)
+    base = replace(tiny, data=data, init_from=str(tmp_path / "short"))
+    assert starting_recipe(base).data.seq_len == 16
 
 
 def test_without_a_start_a_recipe_stays(tiny: Recipe) -> None:

@@ -269,6 +269,24 @@ class DampedInjection(Injection):
         return next_state
 
 
+class SubstepInjection(DampedInjection):
+    """h <- (1 - damping) h + damping block(h): a part of the step that the block takes.
+
+    A stack of residual blocks taken as an Euler step of length one is refined by n steps of length
+    damping = 1 / n, without training (Chen et al., arXiv 2605.23872); with 1 it is `NoInjection`.
+    """
+
+    def enter(
+        self,
+        h: Tensor,
+        e: Tensor,  # noqa: ARG002
+        signal: Tensor | None,
+        known: Coefficients | None = None,  # noqa: ARG002
+    ) -> Addends:
+        """The state alone."""
+        return h, signal, None
+
+
 class HyperInjection(Injection):
     """Several streams of state, which the block's output is written to by learned connections.
 
@@ -324,8 +342,9 @@ def build_injection(cfg: MythosConfig) -> Injection:
         return kind(cfg.dim, cfg.lti_decay, cfg.input_write, matrix=cfg.input_matrix)
     if cfg.injection == "concat_linear":
         return ConcatLinear(cfg.dim)
-    if cfg.injection == "damped":
-        return DampedInjection(cfg.damping)
+    if cfg.injection in ("damped", "substep"):
+        kind_of_step = DampedInjection if cfg.injection == "damped" else SubstepInjection
+        return kind_of_step(cfg.damping)
     if cfg.injection == "hyper":
         return HyperInjection(cfg.dim, cfg.streams, cfg.norm_eps)
     return NoInjection() if cfg.injection == "none" else AddInjection()

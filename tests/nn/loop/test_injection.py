@@ -184,7 +184,7 @@ def test_a_matrix_starts_as_identity_and_is_the_diagonal_one_where_it_is_diagona
 
 
 @pytest.mark.parametrize(
-    "kind", ["lti", "lti_first", "add", "none", "concat_linear", "damped", "hyper"]
+    "kind", ["lti", "lti_first", "add", "none", "concat_linear", "damped", "substep", "hyper"]
 )
 def test_one_kernel_may_form_the_next_state_only_where_it_is_what_carry_says(
     kind: str, tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any]
