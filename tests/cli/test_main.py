@@ -129,7 +129,13 @@ def test_python_dash_m_is_the_same_command() -> None:
         (
             ["convert", "a.pt", "b", "--trusted"],
             "convert",
-            {"source": Path("a.pt"), "destination": Path("b"), "config": None, "trusted": True},
+            {
+                "source": Path("a.pt"),
+                "destination": Path("b"),
+                "config": None,
+                "trusted": True,
+                "family": None,
+            },
         ),
     ],
 )
