@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         mythos_small as mythos_small,
     )
     from open_mythos.data.tokenizer import MythosTokenizer as MythosTokenizer
+    from open_mythos.model.foreign import load_foreign as load_foreign
     from open_mythos.model.legacy import load_legacy as load_legacy
     from open_mythos.model.mythos import OpenMythos as OpenMythos
     from open_mythos.model.output import ForwardOutput as ForwardOutput
@@ -51,6 +52,7 @@ _HOME = {
     "MythosConfig": "config.mythos",
     "ForwardOutput": "model.output",
     "KVCache": "nn.cache",
+    "load_foreign": "model.foreign",
     "load_legacy": "model.legacy",
     "MythosTokenizer": "data.tokenizer",
     "RMSNorm": "nn.norm",
@@ -84,6 +86,7 @@ __all__ = [
     "MythosConfig",
     "ForwardOutput",
     "KVCache",
+    "load_foreign",
     "load_legacy",
     "MythosTokenizer",
     "RMSNorm",

@@ -16,6 +16,7 @@ from open_mythos.cli.hub_commands import export
 from open_mythos.cli.law_commands import laws
 from open_mythos.cli.options import AsJson, Checkpoint, Device, Loops, OneTask, Overrides
 from open_mythos.cli.retrofit_command import retrofit
+from open_mythos.cli.serve_command import serve
 from open_mythos.cli.suite_command import depth_suite
 from open_mythos.cli.tokenizer_commands import tokenizer
 from open_mythos.errors import MythosError
@@ -56,6 +57,7 @@ app.add_typer(tokenizer, name="tokenizer")
 app.command("doctor")(doctor)
 app.command("generate")(generate)
 app.command("depth-suite")(depth_suite)
+app.command("serve")(serve)
 
 Resume = Literal["auto", "only"]
 # What `--resume` says, in the trainer's own words.
@@ -298,7 +300,12 @@ def inspect(
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Weights of open-mythos 0.5.0.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Weights of open-mythos 0.5.0 (.pt), or the folder of a looped model of "
+            "another project.",
+            show_default=False,
+        ),
     ],
     destination: Annotated[Path, typer.Argument(help="New folder.", show_default=False)],
     config: Annotated[
@@ -311,11 +318,19 @@ def convert(
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Allow a file that can run code when it is read.")
     ] = False,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="huginn, ouro or parcae, where config.json does not say.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Turn an old .pt file into a model folder."""
+    """Turn an old .pt file, or a Huginn, Ouro or Parcae checkpoint, into a model folder."""
     from open_mythos.cli.convert import run
 
-    run(source=source, destination=destination, config=config, trusted=trusted)
+    run(source=source, destination=destination, config=config, trusted=trusted, family=family)
 
 
 def parse_depths(text: str) -> list[int]:

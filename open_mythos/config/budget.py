@@ -24,7 +24,7 @@ class ParameterBudget:
         adapter: The per-loop low-rank correction, with the scales of every loop.
         injection: What the state update learns, and a learned initial state.
         halting: The halting probability's weights; present with every readout.
-        coda: Linear weights of the dense blocks after the loop.
+        coda: Linear weights of the dense blocks after the loop, and of a map before them.
         norms: Every RMSNorm gain, those inside attention and its biases included.
         inactive: What one token does not meet in one loop: experts that it does not visit, routers
             and attention of other loops.
@@ -117,7 +117,7 @@ def parameters(cfg: MythosConfig) -> ParameterBudget:
         adapter=adapter if cfg.loop_lora else 0,
         injection=injection_parameters(cfg) + cfg.dim * (cfg.initial_state == "learned"),
         halting=cfg.dim + 1,
-        coda=cfg.coda_layers * dense_block,
+        coda=cfg.coda_layers * dense_block + entry_weights(cfg),
         norms=norm_gains(cfg) + inside * (cfg.prelude_layers + attentions + cfg.coda_layers),
         inactive=layers * moe * (cfg.n_experts - cfg.n_experts_per_tok) * expert
         + (routers - 1) * experts * cfg.dim
@@ -141,7 +141,8 @@ def norm_gains(cfg: MythosConfig) -> int:
     """Gains of the RMSNorms outside of attention."""
     blocks = cfg.prelude_layers + cfg.core_layers + cfg.coda_layers
     each = 4 if cfg.block_norm in ("sandwich", "pre_post") else 2
-    around = 1 + cfg.prelude_norm + (cfg.loop_norm in ("pre", "sandwich"))  # 1: the last
+    around = cfg.last_norm + cfg.prelude_norm + (cfg.coda_input == "norm")
+    around += cfg.loop_norm in ("pre", "sandwich")
     if cfg.loop_norm in ("post", "sandwich"):  # of the whole state
         around += cfg.streams if cfg.injection == "hyper" else 1
     return (blocks * each + around) * cfg.dim
@@ -153,6 +154,11 @@ def attention_vectors(cfg: MythosConfig) -> int:
         return cfg.q_lora_rank + cfg.kv_lora_rank
     heads = cfg.n_heads + 2 * cfg.n_kv_heads
     return cfg.head_dim * (heads * cfg.attention_bias + 2 * cfg.qk_norm)
+
+
+def entry_weights(cfg: MythosConfig) -> int:
+    """Weights of the map between loop and coda."""
+    return cfg.dim**2 if cfg.coda_input == "linear" else 0
 
 
 def attention_weights(cfg: MythosConfig) -> int:
@@ -217,7 +223,7 @@ def flops_per_token(
     return FlopBudget(
         prelude=2 * cfg.prelude_layers * dense,
         loops=2 * (loops * loop - saved),
-        coda=2 * cfg.coda_layers * dense,
+        coda=2 * (cfg.coda_layers * dense + entry_weights(cfg)),
         head=2 * cfg.vocab_size * cfg.dim,
     )
 

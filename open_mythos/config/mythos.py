@@ -17,6 +17,7 @@ InputWrite = Literal["free", "euler", "zoh"]
 LoopNorm = Literal["none", "pre", "post", "sandwich"]
 BlockNorm = Literal["pre", "post", "sandwich", "pre_post"]
 InitialState = Literal["input", "zeros", "noise", "learned"]
+CodaInput = Literal["plain", "norm", "linear"]
 CoreFFN = Literal["moe", "dense"]
 LoopsBeyond = Literal["continue", "hold", "cycle"]
 Halted = Literal["continue", "freeze"]
@@ -87,6 +88,9 @@ class MythosConfig:
             vector, or "noise" (of initial_std; in evaluation a fixed function of the position).
         initial_std: Standard deviation of that noise.
         prelude_norm: Whether what the prelude says is normed before the loop sees it.
+        coda_input: What becomes of the readout before the coda: "plain", nothing; "norm", an
+            RMSNorm (Huginn); "linear", a square map (Parcae).
+        last_norm: Whether the head reads through a norm; a loop that ends in one may do without.
         core_layers: Blocks that one loop runs, one after the other, each with its own cache.
         core_ffn: Feed-forward of those blocks: "moe", or "dense" of width dense_width.
         untied_router: Whether every loop up to max_loop_iters has a router of its own.
@@ -152,6 +156,8 @@ class MythosConfig:
     initial_state: InitialState = "input"
     initial_std: float = 1.0
     prelude_norm: bool = False
+    coda_input: CodaInput = "plain"
+    last_norm: bool = True
     core_layers: int = 1
     core_ffn: CoreFFN = "moe"
     untied_router: bool = False
@@ -373,6 +379,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loop_norm": get_args(LoopNorm),
     "block_norm": get_args(BlockNorm),
     "initial_state": get_args(InitialState),
+    "coda_input": get_args(CodaInput),
     "core_ffn": get_args(CoreFFN),
     "loops_beyond": get_args(LoopsBeyond),
     "halted": get_args(Halted),

@@ -133,6 +133,16 @@ class AsyncEngine:
             await self._task
         self._thread.shutdown()
 
+    @property
+    def running(self) -> bool:
+        """Whether a request would be taken in, if there is room."""
+        return self._task is not None and not self._task.done() and not self._draining
+
+    @property
+    def broken(self) -> bool:
+        """Whether the engine failed; it answers nobody any more."""
+        return self._error is not None
+
     async def open(self, request: Request) -> Stream:
         """Hand in a request; its events come from what this returns.
 

@@ -107,6 +107,7 @@ class Stages:
         """What the coda says (N, 1, dim) of positions that have left the loop."""
         model, view = self.model, self._view(call)
         x = model.recurrent.injection.gathered(self.lanes.take("value", call.lanes))
+        x = model.coda_input(x)
         slots = [self.pages.coda(i, view) for i in range(len(model.coda))]
         return run_blocks(model.coda, x, self._context(call), slots)
 

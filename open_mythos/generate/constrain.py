@@ -97,16 +97,27 @@ def build_guide(constraint: Constraint | None, tokenizer: object) -> GrammarGuid
     """
     if constraint is None:
         return None
-    try:
-        from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 -- an extra
-    except ImportError as error:
-        raise MissingExtraError("llguidance", "constrain", "a constraint on the text") from error
+    known = _tokenizer(tokenizer)
+    kept = _MADE.setdefault(tokenizer, {})
+    made = kept.get(constraint)
+    if made is None:
+        made = _matcher(known, constraint)
+        if len(kept) >= MOST_KEPT:
+            kept.clear()
+        kept[constraint] = made
+    return GrammarGuide(made.deep_copy())
+
+
+def _matcher(tokenizer: "LLTokenizer", constraint: Constraint) -> "LLMatcher":
+    """At the beginning of a text."""
+    from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 -- an extra
+
     terse = LLParserLimits(verbose_errors=False)
-    matcher = LLMatcher(_tokenizer(tokenizer), _grammar(constraint), log_level=0, limits=terse)
+    matcher = LLMatcher(tokenizer, _grammar(constraint), log_level=0, limits=terse)
     if matcher.is_error():
         reason = _first(matcher.get_error())
         raise InputError(f"the constraint is no {constraint.kind} that can be followed: {reason}")
-    return GrammarGuide(matcher)
+    return matcher
 
 
 def _grammar(constraint: Constraint) -> str:
@@ -124,13 +135,19 @@ def _grammar(constraint: Constraint) -> str:
     return LLMatcher.grammar_from_json_schema(source, defaults=JSON_STYLE)  # type: ignore[arg-type]
 
 
+# Grammars that were read lately: a large schema takes a tenth of a second, its copy nothing, and
+# each continuation of a request needs one.
+MOST_KEPT = 32
+_MADE: "WeakKeyDictionary[object, dict[Constraint, LLMatcher]]" = WeakKeyDictionary()
 _KNOWN: "WeakKeyDictionary[object, LLTokenizer]" = WeakKeyDictionary()
 
 
 def _tokenizer(tokenizer: object) -> "LLTokenizer":
     """The library's own form of a tokenizer, which takes a second for a large vocabulary."""
-    from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 -- an extra
-
+    try:
+        from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise MissingExtraError("llguidance", "constrain", "a constraint on the text") from error
     if not isinstance(tokenizer, Vocabulary):
         raise InputError(
             f"a constraint needs the bytes of every token, and a {type(tokenizer).__name__} has no "

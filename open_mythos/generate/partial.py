@@ -42,6 +42,11 @@ class LoopedModel(StaticModel, Protocol):
         ...
 
     @property
+    def coda_input(self) -> nn.Module:
+        """What stands between loop and coda."""
+        ...
+
+    @property
     def coda(self) -> nn.ModuleList:
         """Blocks behind it."""
         ...
@@ -153,7 +158,7 @@ class PartialPass:
     def _say(self, now: Standing, context: AttentionContext) -> Tensor:
         """Logits (1, n, vocab) of what can be read now."""
         model = self._model
-        x = model.recurrent.injection.gathered(now.readout.value)
+        x = model.coda_input(model.recurrent.injection.gathered(now.readout.value))
         x = run_blocks(model.coda, x, context, self.cache.coda)
         _advance(self.cache.coda, x.shape[1])
         logits: Tensor = model.head(model.norm(x))

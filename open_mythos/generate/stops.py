@@ -15,8 +15,8 @@ class StopText:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """Look for these."""
-        self._stops = tuple(stops)
+        """Look for these; one that holds another before its end never comes to its end."""
+        self._stops = tuple(s for s in stops if not any(other in s[:-1] for other in stops))
         self._held = ""
         self.matched: str | None = None
 

@@ -31,6 +31,7 @@ from open_mythos.model.view import look
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import TransformerBlock, run_blocks
 from open_mythos.nn.cache import KVCache
+from open_mythos.nn.coda import coda_input
 from open_mythos.nn.dict_cache import DictCache, open_cache, publish
 from open_mythos.nn.init import initialise
 from open_mythos.nn.linear import Linear
@@ -64,14 +65,16 @@ class OpenMythos(Stored):
         self.prelude = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.prelude_layers))
         self.recurrent = RecurrentBlock(cfg)
         self.coda = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.coda_layers))
-        self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
+        self.coda_input = coda_input(cfg)
+        self.norm = RMSNorm(cfg.dim, cfg.norm_eps) if cfg.last_norm else nn.Identity()
         self.head = Linear(cfg.dim, cfg.vocab_size)
         if cfg.tied_head:
             self.head.weight = self.embed.weight
         initialise(self, cfg)
         std = cfg.init_std if cfg.embed_init_std is None else cfg.embed_init_std
         nn.init.normal_(self.embed.weight, std=std)
-        nn.init.constant_(self.norm.weight, cfg.last_norm_init)
+        if isinstance(self.norm, RMSNorm):
+            nn.init.constant_(self.norm.weight, cfg.last_norm_init)
         self.register_load_state_dict_pre_hook(accept_legacy)  # type: ignore[no-untyped-call]
 
     # -- the pass --------------------------------------------------------------------------------
@@ -232,6 +235,7 @@ class OpenMythos(Stored):
     ) -> Tensor:
         """What the head reads, from what was read out of the loop."""
         kept = None if patched(self.norm) else keep  # who looks there sees every position
+        x = self.coda_input(x)
         x = run_blocks(self.coda, x, context, None if cache is None else cache.coda, kept)
         features: Tensor = self.norm(x)
         return features

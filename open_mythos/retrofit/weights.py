@@ -5,25 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from open_mythos.checkpoint.foreign.source import interleaved
 from open_mythos.config.mythos import MythosConfig
 
 
 Read = Callable[[str], Tensor]
-
-
-def interleave(rows: Tensor, head_dim: int) -> Tensor:
-    """Channels of heads in our order: pairs that turn together beside each other.
-
-    Llama's channel j turns with j + head_dim / 2, ours 2 j with 2 j + 1. Queries and keys in one
-    order give the same products as in the other, so nothing else has to know.
-
-    Args:
-        rows: (heads * head_dim, ...): rows of a weight, a bias, or a norm of one head.
-        head_dim: Width of a head.
-    """
-    halves = rows.unflatten(0, (-1, 2, head_dim // 2))
-    ordered: Tensor = halves.transpose(1, 2).flatten(0, 2)
-    return ordered
 
 
 def block_weights(read: Read, layer: int, cfg: MythosConfig) -> dict[str, Tensor]:
@@ -38,7 +24,7 @@ def block_weights(read: Read, layer: int, cfg: MythosConfig) -> dict[str, Tensor
 
     def joined(kind: str) -> Tensor:
         q, k, v = (read(f"{at}self_attn.{part}_proj.{kind}") for part in "qkv")
-        return torch.cat((interleave(q, width), interleave(k, width), v))
+        return torch.cat((*(interleaved(rows, len(rows) // width) for rows in (q, k)), v))
 
     gate_up = [read(f"{at}mlp.{part}_proj.weight") for part in ("gate", "up")]
     found = {
@@ -54,7 +40,7 @@ def block_weights(read: Read, layer: int, cfg: MythosConfig) -> dict[str, Tensor
     if cfg.qk_norm:
         for part in "qk":
             norm = read(f"{at}self_attn.{part}_norm.weight")
-            found[f"attn.{part}_norm.weight"] = interleave(norm, width)
+            found[f"attn.{part}_norm.weight"] = interleaved(norm, 1)
     return found
 
 

@@ -200,19 +200,18 @@ DEEP_TITLES = {
 
 
 # Four times the loops that the hardest of them need, 64, are among the columns.
-GPU_ASKED, GPU_LOOPS = (1, 2, 4, 8, 16, 24, 32), (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CPU_ASKED: tuple[int, ...] = (4, 8, 16, 32)
+CPU_LOOPS: tuple[int, ...] = (8, 32, 64, 128)
+GPU_ASKED: tuple[int, ...] = (1, 2, 4, 8, 16, 24, 32)
+GPU_LOOPS: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def deep(name: str, scale: Scale) -> Problem:
     """A task trained on difficulties of up to 8 and asked for up to 32."""
     tied = name == "deep-p-hop"
-    if scale == "cpu":
-        asked, loops, batches = (4, 8, 16, 32), (8, 32, 64, 128), 4
-    else:
-        asked, loops, batches = GPU_ASKED, GPU_LOOPS, 4
-    found = problem(
-        BY_NAME[name](scale), DEEP_TITLES[name], asked, asked if tied else loops, batches
-    )
+    asked = CPU_ASKED if scale == "cpu" else GPU_ASKED
+    loops = CPU_LOOPS if scale == "cpu" else GPU_LOOPS
+    found = problem(BY_NAME[name](scale), DEEP_TITLES[name], asked, asked if tied else loops, 4)
     return replace(found, name=name)
 
 

@@ -50,7 +50,9 @@ def without_loops(data: DataConfig) -> DataConfig:
     task = data.build_task(seed=0)
     if task.loops_for(task.max_level) is None:
         return data
-    off = {name: 0 for name in ("loops_per_level", "spare") if name in settings_of(data.kind)}
-    own = {"loops_per_hop": 0} if "loops_per_hop" in OWN_SETTINGS.get(data.kind, ()) else {}
-    settings: dict[str, Any] = {**data.task, **off}
-    return replace(data, task=settings, **own)
+    settings: dict[str, Any] = dict(data.task)
+    for name in ("loops_per_level", "spare"):
+        if name in settings_of(data.kind):
+            settings[name] = 0
+    told = "loops_per_hop" in OWN_SETTINGS.get(data.kind, ())
+    return replace(data, task=settings, loops_per_hop=0 if told else data.loops_per_hop)

@@ -11,6 +11,7 @@ from open_mythos.cli.main import app
 from open_mythos.cli.opening import open_checkpoint
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.config.overrides import to_yaml
+from tests.checkpoint.foreign.published import FAMILIES, write
 
 
 FROZEN = Path(__file__).parents[1] / "parity" / "openmythos_05.npz"
@@ -59,3 +60,34 @@ def test_a_bare_state_dict_needs_its_sizes(old: dict[str, Any]) -> None:
     result = convert(old["folder"])
     assert result.exit_code == 2
     assert "config" in result.stderr
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_foreign_folder_becomes_a_model_folder(family: str, tmp_path: Path) -> None:
+    values, draw, equations = FAMILIES[family]
+    given = draw(values)
+    write(tmp_path / "theirs", values, given)
+    (tmp_path / "theirs" / "tokenizer.json").write_text("{}")
+    words = ["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]
+    result = CliRunner().invoke(app, [*words, "--trusted"])
+    assert result.exit_code == 2
+    assert "never unpickled" in result.stderr
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert f"{family}, trained at 4 loops" in result.stderr
+    assert (tmp_path / "ours" / "tokenizer.json").read_text() == "{}"
+    model, ids = open_checkpoint(tmp_path / "ours").model, torch.randint(0, 30, (6,))
+    want = equations(given, values, ids, 3)
+    torch.testing.assert_close(model(ids[None], 3)[0].double(), want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_of_nobody_known_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    write(tmp_path / "theirs", {"model_type": "llama"}, {"x": torch.zeros(1)})
+    words = ["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "'llama'" in result.stderr
+    result = CliRunner().invoke(app, [*words, "--from", "huginn"])
+    assert result.exit_code == 2
+    assert "lacks" in result.stderr
+    assert not (tmp_path / "ours").exists()

@@ -43,6 +43,7 @@ def test_options_are_handed_on_and_the_exit_code_back(
         "loops": 3,
         "json_file": Path("j.json"),
         "out": Path("o.html"),
+        "task": None,
         "device": "auto",
     }
     assert noted[1]["recipe"] == "task-sums"

@@ -34,6 +34,7 @@ def test_options_reach_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
             "batches": 3,
             "json_file": Path("n.json"),
             "out": Path("p.html"),
+            "task": None,
             "device": "cpu",
         }
     ]

@@ -110,6 +110,7 @@ def test_python_dash_m_is_the_same_command() -> None:
                 "loops": [1, 2, 16],
                 "text": None,
                 "batches": 8,
+                "task": None,
                 "device": "auto",
                 "as_json": True,
             },
@@ -128,7 +129,13 @@ def test_python_dash_m_is_the_same_command() -> None:
         (
             ["convert", "a.pt", "b", "--trusted"],
             "convert",
-            {"source": Path("a.pt"), "destination": Path("b"), "config": None, "trusted": True},
+            {
+                "source": Path("a.pt"),
+                "destination": Path("b"),
+                "config": None,
+                "trusted": True,
+                "family": None,
+            },
         ),
     ],
 )

@@ -54,6 +54,8 @@ def random_config(seed: int) -> MythosConfig:
         injection=pick.choice(["lti", "add"]),
         loop_lora=pick.choice([True, False]),
         tied_head=pick.choice([True, False]),
+        last_norm=pick.choice([True, False]),
+        coda_input=pick.choice(["plain", "linear"]),
     )
 
 
@@ -105,6 +107,15 @@ def test_parameters_equal_the_built_models_part_by_part(seed: int) -> None:
     loop = [p for n, p in model.named_parameters() if n.startswith("recurrent.")]
     norms = [p for n, p in model.named_parameters() if part_of(n) == "norms" and "recurrent" in n]
     assert parameters(cfg).looped == sum(p.numel() for p in loop) - sum(p.numel() for p in norms)
+
+
+def test_a_norm_before_the_coda_is_one_of_the_norms() -> None:
+    cfg = replace(random_config(2), coda_input="plain")
+    normed = replace(cfg, coda_input="norm")
+    with torch.device("meta"):
+        model = OpenMythos(normed)
+    assert parameters(normed).total == sum(p.numel() for p in model.parameters())
+    assert parameters(normed).norms == parameters(cfg).norms + cfg.dim
 
 
 def test_a_dense_core_of_layers_is_looped_whole() -> None:

@@ -49,7 +49,12 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "first keys": {"kv": "first", "readout": "act_last"},
     "going on": {"halted": "continue", "readout": "act"},
     "own weights": {"untied_attention": True, "untied_router": True, "halted": "freeze"},
-    "streams, noise": {"injection": "hyper", "initial_state": "noise", "halted": "freeze"},
+    "streams, noise": {
+        "injection": "hyper",
+        "initial_state": "noise",
+        "halted": "freeze",
+        "coda_input": "linear",
+    },
 }
 
 

@@ -76,6 +76,7 @@ def test_who_does_not_read_is_held_at_the_buffer(
 def test_refusals_come_before_anything_runs(build: Any, ask: Any, sizes: Any) -> None:
     async def work() -> None:
         front = AsyncEngine(Engine(build(), settings=sizes(rows=1, queue=1)))
+        assert not front.running
         with pytest.raises(BusyError, match="not running"):
             await front.open(ask([1], 2))
         async with front:
@@ -87,8 +88,10 @@ def test_refusals_come_before_anything_runs(build: Any, ask: Any, sizes: Any) ->
             streams.append(await front.open(ask([2], 12)))
             with pytest.raises(BusyError, match="queue"):
                 await front.open(ask([3], 12))
+            assert front.running
             draining = asyncio.create_task(front.drain())
             await asyncio.sleep(0)
+            assert not front.running
             with pytest.raises(BusyError, match="about to end"):
                 await front.open(ask([1], 2))
             for stream in streams:
@@ -125,6 +128,7 @@ def test_a_broken_engine_is_told_to_all_who_wait(
         async with AsyncEngine(engine) as front:
             stream = await front.open(ask([1], 16))
             await anext(stream)
+            assert not front.broken
             monkeypatch.setattr(engine, "step", broken)
             with pytest.raises(RuntimeError, match="broke") as caught:
                 async for _ in stream:
@@ -133,6 +137,8 @@ def test_a_broken_engine_is_told_to_all_who_wait(
             with pytest.raises(RuntimeError, match="broke"):
                 await front.open(ask([1], 2))
             assert (await front.stats()).running == 1
+            assert front.broken
+            assert not front.running
 
     within(30, work())
 

@@ -21,7 +21,7 @@ PRESETS = (
     "mythos_nano mythos_mini mythos_small "
     "mythos_1b mythos_3b mythos_10b mythos_50b mythos_100b mythos_500b mythos_1t"
 )
-OWN = "MythosTokenizer load_legacy ForwardOutput KVCache __version__"
+OWN = "MythosTokenizer load_foreign load_legacy ForwardOutput KVCache __version__"
 PUBLIC = sorted(f"{SEED} {PRESETS} {OWN}".split())
 
 FACES = {

@@ -12,6 +12,7 @@ from open_mythos.data.bpe_tokenizer import BPETokenizer
 from open_mythos.data.byte_tokenizer import ByteTokenizer
 from open_mythos.data.tokenizer import MythosTokenizer
 from open_mythos.errors import InputError, MissingExtraError
+from open_mythos.generate import constrain
 from open_mythos.generate.constrain import GrammarGuide, build_guide
 from open_mythos.generate.params import Constraint
 from open_mythos.generate.rows import unpack
@@ -140,3 +141,22 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(builtins, "__import__", blocked)
     with pytest.raises(MissingExtraError, match=r"open-mythos\[constrain\]"):
         build_guide(Constraint("json"), BYTES)
+
+
+def test_guides_of_one_constraint_go_their_own_ways() -> None:
+    constraint = Constraint("regex", "ab|cd")
+    first, second = build_guide(constraint, BYTES), build_guide(constraint, BYTES)
+    assert first is not None
+    assert second is not None
+    first.accept(ord("a"))
+    assert allowed(first, BYTES.vocab_size) == [ord("b")]
+    assert allowed(second, BYTES.vocab_size) == [ord("a"), ord("c")]
+    third = build_guide(constraint, BYTES)
+    assert third is not None
+    assert allowed(third, BYTES.vocab_size) == [ord("a"), ord("c")]
+
+
+def test_grammars_are_kept_up_to_a_number() -> None:
+    for i in range(2 * constrain.MOST_KEPT):
+        build_guide(Constraint("regex", f"x{i}"), BYTES)
+    assert 0 < len(constrain._MADE[BYTES]) <= constrain.MOST_KEPT

@@ -22,8 +22,13 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"attn_type": "mla"},
     {"kv": "first", "core_layers": 2},
     {"kv": "first", "attn_type": "mla", "injection": "hyper"},
-    {"injection": "hyper", "core_layers": 2, "core_ffn": "dense"},
-    {"injection": "concat_linear", "initial_state": "noise", "prelude_norm": True},
+    {"injection": "hyper", "core_layers": 2, "core_ffn": "dense", "last_norm": False},
+    {
+        "injection": "concat_linear",
+        "initial_state": "noise",
+        "prelude_norm": True,
+        "coda_input": "norm",
+    },
     {"untied_router": True, "untied_attention": True, "loops_beyond": "cycle"},
     {"halted": "freeze", "loop_norm": "sandwich", "block_norm": "pre_post"},
 )

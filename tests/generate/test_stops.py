@@ -30,6 +30,7 @@ def test_the_text_ends_as_if_characters_came_one_by_one(
 
 
 @given(pieces=st.lists(texts, max_size=6), stops=stop_lists)
+@example(pieces=["b"], stops=["a", "baa"])
 def test_what_is_shown_is_never_taken_back_and_never_late(
     pieces: list[str], stops: list[str]
 ) -> None:

@@ -298,7 +298,7 @@ def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:
     prelude: list[list[Any]] = [[] for _ in model.prelude]
     coda: list[list[Any]] = [[] for _ in model.coda]
     slots: list[list[Any]] = [[] for _ in range(n_loops)]
-    moe = model.cfg.core_ffn == "moe"
+    cfg, moe = model.cfg, model.cfg.core_ffn == "moe"
     served = model.cfg.core_layers * model.cfg.n_experts * moe
     record = Slow(torch.empty(0), loads=[[0] * served for _ in range(n_loops)])
     logits = []
@@ -307,9 +307,14 @@ def slow_pass(model: OpenMythos, tokens: list[int], n_loops: int) -> Slow:
         for block, store in zip(model.prelude, prelude, strict=True):
             x = dense_block(block, x, i, store)
         x = all_loops(model, x, i, slots, record)
+        if cfg.coda_input == "norm":
+            x = norm(x, model.coda_input.weight)
+        elif cfg.coda_input == "linear":
+            x = model.coda_input.weight @ x
         for block, store in zip(model.coda, coda, strict=True):
             x = dense_block(block, x, i, store)
-        logits.append(model.embed.weight @ norm(x, model.norm.weight))
+        x = norm(x, model.norm.weight) if cfg.last_norm else x
+        logits.append(model.embed.weight @ x)
     record.logits = torch.stack(logits)
     return record
 

@@ -120,6 +120,8 @@ PARTS = {
     "block_norm": st.sampled_from(["pre", "post", "sandwich", "pre_post"]),
     "initial_state": st.sampled_from(["input", "zeros", "noise", "learned"]),
     "prelude_norm": st.booleans(),
+    "coda_input": st.sampled_from(["plain", "norm", "linear"]),
+    "last_norm": st.booleans(),
     "core_layers": st.integers(1, 3),
     "core_ffn": st.sampled_from(["moe", "dense"]),
     "untied_attention": st.booleans(),

@@ -3,8 +3,8 @@
 import torch
 from hypothesis import given, strategies as st
 
+from open_mythos.checkpoint.foreign.source import interleaved
 from open_mythos.nn.rotary import rotary
-from open_mythos.retrofit.weights import interleave
 
 
 def turned_by_halves(x: torch.Tensor, theta: float) -> torch.Tensor:
@@ -26,7 +26,8 @@ def test_products_do_not_depend_on_the_order(heads: int, half: int, seed: int) -
     x = torch.randn(length, width, dtype=torch.float64)
     tables = rotary(torch.arange(length), d, theta)
     ours = [
-        tables.turn((x @ interleave(w, d).T).view(1, length, heads, d)).squeeze(0) for w in (wq, wk)
+        tables.turn((x @ interleaved(w, len(w) // d).T).view(1, length, heads, d)).squeeze(0)
+        for w in (wq, wk)
     ]
     for h in range(heads):
         q, k = (turned_by_halves((x @ w.T)[:, h * d : (h + 1) * d], theta) for w in (wq, wk))
@@ -35,5 +36,7 @@ def test_products_do_not_depend_on_the_order(heads: int, half: int, seed: int) -
 
 def test_a_bias_is_ordered_as_its_rows_are() -> None:
     bias = torch.randn(12)
-    assert torch.equal(interleave(bias, 6), interleave(bias.unsqueeze(1), 6).squeeze(1))
-    assert torch.equal(interleave(torch.arange(6), 6), torch.tensor([0, 3, 1, 4, 2, 5]))
+    assert torch.equal(
+        interleaved(bias, len(bias) // 6), interleaved(bias.unsqueeze(1), len(bias) // 6).squeeze(1)
+    )
+    assert torch.equal(interleaved(torch.arange(6), 1), torch.tensor([0, 3, 1, 4, 2, 5]))

@@ -1,0 +1,39 @@
+"""From a folder to a service: its name, its bounds, and no unlocked door."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from open_mythos.errors import ConfigError
+
+
+pytest.importorskip("fastapi")
+
+from open_mythos.cli import serve
+
+
+def test_settings_and_names_reach_the_service(
+    text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(serve, "serve", found.append)
+    keys = tmp_path / "keys"
+    keys.write_text("ann a-key-of-ann-that-is-long\n")
+    told = ["serve.host=0.0.0.0", "serve.in_flight=7", "engine.rows=3", "engine.blocks=32"]
+    serve.run(text_run, None, keys, "cpu", told)
+    serve.run(text_run, "other", keys, "cpu", told)
+    first, second = found
+    assert (first.served.name, second.served.name) == (text_run.name, "other")
+    assert first.settings.in_flight == 7
+    assert first.front.engine.settings.rows == 3
+    assert first.keys.name("Bearer a-key-of-ann-that-is-long") == "ann"
+
+
+def test_wrong_settings_come_before_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPEN_MYTHOS_API_KEYS", raising=False)
+    for told in (["serve.host=0.0.0.0"], ["serve.in_flight=0"], ["serve.nothing=1"]):
+        with pytest.raises(ConfigError, match=r"serve\."):
+            serve.run(tmp_path / "none", None, None, "cpu", told)
