@@ -330,6 +330,7 @@ def told(model: Any, ids: Tensor, sampling: Sampling, new: int = 6, **how: Any) 
     return torch.stack([decoder.prefill(ids), *(decoder.step() for _ in range(new))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [(1, "continue", "aot_eager"), (2, "freeze", "eager")])
 def test_a_compiled_step_gives_the_tokens_of_the_eager_one(
     kind: tuple[int, str, str], attn_type: str, build: Build, monkeypatch: pytest.MonkeyPatch
@@ -360,6 +361,7 @@ def test_a_compiled_step_sees_weights_that_change_and_can_be_padded(
                 weight.mul_(-0.7)
 
 
+@pytest.mark.slow
 def test_more_compiled_decoders_than_dynamo_keeps_variants(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
