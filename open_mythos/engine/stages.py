@@ -80,6 +80,7 @@ class Stages:
         h, e, value = (self.lanes.take(name, call.lanes) for name in ("h", "e", "value"))
         depth, gone = call.loops, torch.zeros_like(call.loops)
         beyond = nowhere(self.settings.blocks, self.settings.block_size)
+        noted = self.lanes.take("read", call.lanes).squeeze(1) if self.notes(parties) else None
         for turn in range(turns):
             last, at = depth + 1 >= call.ends, depth.clamp(max=self.n_loops - 1)
             if turn:
@@ -98,10 +99,23 @@ class Stages:
             left = last | accounts.left.squeeze(1) if self.early else last
             value = torch.where((gone == 0)[:, None, None], accounts.value, value)
             gone = torch.where((gone == 0) & left, depth, gone)
+            if noted is not None:
+                noted = torch.where((noted == 0) & accounts.left.squeeze(1), depth, noted)
         self.lanes.put("h", call.lanes, h)
         self.lanes.put("value", call.lanes, value)
+        if noted is not None:
+            self.lanes.put("read", call.lanes, noted.unsqueeze(1))
         self.lanes.clear()
         return gone
+
+    def notes(self, parties: Sequence[Party]) -> bool:
+        """Whether to note when rows left: they may, and all loops are run none the less."""
+        halting = self.model.cfg.readout != "last"
+        return not self.early and (halting or any(party.leave is not None for party in parties))
+
+    def read(self, lanes: Tensor) -> Tensor:
+        """What was noted of `lanes` (n,): loops after which each left, 0 where it did not; (n,)."""
+        return self.lanes.take("read", lanes).squeeze(1)
 
     def coda(self, call: Call) -> Tensor:
         """What the coda says (N, 1, dim) of positions that have left the loop."""
