@@ -29,7 +29,7 @@ PROMPT = "It was late when the captain came down to the shore, and"
 PICTURES = [
     ("page-light", 1280, 900, "light", [8]),
     ("page-dark", 1280, 900, "dark", [8]),
-    ("page-compare", 1280, 900, "light", [8, 1]),
+    ("page-compare", 1280, 900, "light", [8, 2]),
     ("page-narrow", 420, 900, "dark", [8]),
 ]
 

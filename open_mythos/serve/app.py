@@ -91,6 +91,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             "created": began,
             "owned_by": TITLE,
             "max_model_len": service.reader.context,
+            "max_output_tokens": config.max_output_tokens,
             "max_loops": service.reader.n_loops,
             "max_inspect_len": min(service.settings.inspect_tokens, service.reader.context),
             "chat": bool(getattr(service.served.tokenizer, "chat_template", None)),

@@ -55,7 +55,8 @@ async function connect() {
   const { id, max_loops: most, max_model_len: context } = model;
   $("model").textContent = `${id}: up to ${count(most, "loop")}, ${context} tokens of context`;
   $("mode-field").hidden = !model.chat;
-  $("tokens").max = context - 1;
+  $("tokens").max = Math.min(model.max_output_tokens, context - 1);
+  $("tokens").value = Math.min($("tokens").value || 100, $("tokens").max);
   fillExits();
   dials = [new Dial("a", "", most, most), new Dial("b", "", most, Math.max(1, Math.round(most / 4)))];
   $("dials").replaceChildren(...dials.map(({ element }) => element));
@@ -145,8 +146,8 @@ async function write() {
   try {
     const told = used.map((pane, at) => {
       const loops = dials[at].value;
-      const side = both ? ["Left, ", "Right, "][at] : "";
-      return { pane, asked: question(loops, seed), loops, title: `${side}up to ${count(loops, "loop")}` };
+      const side = both ? ["Left, up", "Right, up"][at] : "Up";
+      return { pane, asked: question(loops, seed), loops, title: `${side} to ${count(loops, "loop")}` };
     });
     const costs = await Promise.all(told.map((one) => stream(one, mine.signal)));
     const parted = both ? compare() : "";

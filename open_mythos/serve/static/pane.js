@@ -104,7 +104,8 @@ export class Pane {
     const halting = found.by_loop.halting === null ? "This model has no halting probability of its own." : "";
     const going = this.tokens.some(({ loops, run }) => loops < run)
       ? "Who has left is computed all the same: in this model later positions look at what it goes on to do." : "";
-    this.#say(".loops-hint", [cut || "Means over all that was written.", halting, going].filter(Boolean).join(" "));
+    const early = found.num_loops < this.loops ? `All had left after ${found.num_loops}.` : "";
+    this.#say(".loops-hint", [cut || "Means over all that was written.", early, halting, going].filter(Boolean).join(" "));
     if (this.#chosen < 0) this.choose(this.#telling(), true);
     else this.#showLens();
   }
