@@ -165,7 +165,7 @@ class Runner:
         return Landing(stages.logits(x.index_select(0, at)), whole, self._read(call, at))
 
     def _read(self, call: Call, rows: Tensor) -> Tensor | None:
-        if not self.stages.notes([Party(run.track.leave, 0) for run in call.runs]):
+        if not self.stages.notes(run.track.leave for run in call.runs):
             return None
         return self.stages.read(call.lanes.index_select(0, rows))
 

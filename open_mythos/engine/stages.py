@@ -1,6 +1,6 @@
 """Stages: prelude, loop and coda for the rows of a call, tensors in and tensors out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import run_blocks
 from open_mythos.nn.loop.constants import Tick
+from open_mythos.nn.loop.exiting import Leave
 from open_mythos.nn.rotary import Rotary, rotary
 
 
@@ -80,7 +81,11 @@ class Stages:
         h, e, value = (self.lanes.take(name, call.lanes) for name in ("h", "e", "value"))
         depth, gone = call.loops, torch.zeros_like(call.loops)
         beyond = nowhere(self.settings.blocks, self.settings.block_size)
-        noted = self.lanes.take("read", call.lanes).squeeze(1) if self.notes(parties) else None
+        noted = (
+            self.lanes.take("read", call.lanes).squeeze(1)
+            if self.notes(p.leave for p in parties)
+            else None
+        )
         for turn in range(turns):
             last, at = depth + 1 >= call.ends, depth.clamp(max=self.n_loops - 1)
             if turn:
@@ -108,10 +113,10 @@ class Stages:
         self.lanes.clear()
         return gone
 
-    def notes(self, parties: Sequence[Party]) -> bool:
+    def notes(self, leaves: Iterable[Leave | None]) -> bool:
         """Whether to note when rows left: they may, and all loops are run none the less."""
         halting = self.model.cfg.readout != "last"
-        return not self.early and (halting or any(party.leave is not None for party in parties))
+        return not self.early and (halting or any(leave is not None for leave in leaves))
 
     def read(self, lanes: Tensor) -> Tensor:
         """What was noted of `lanes` (n,): loops after which each left, 0 where it did not; (n,)."""
