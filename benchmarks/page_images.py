@@ -85,7 +85,7 @@ def main() -> None:
             write(page, url, told.prompt, loops, told.seed)
             path = told.out / f"{name}.png"
             picture = Image.open(BytesIO(page.screenshot(full_page=True)))
-            picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+            picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
             context.close()
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
         browser.close()

@@ -1,5 +1,7 @@
 // Api: the server's interface: who asks, streams as they come, and errors in words.
 
+import { keep, recall } from "./memory.js";
+
 const STORED = "open-mythos-key";
 
 /** Something went wrong, said for people; `status` is HTTP's, 0 where there was no answer. */
@@ -11,17 +13,16 @@ export class Trouble extends Error {
 }
 
 export class Api {
-  #key = localStorage.getItem(STORED) ?? "";
+  #key = recall(STORED) ?? "";
 
   get keyed() {
     return this.#key !== "";
   }
 
   /** Use a key from now on; it is written down only where that was asked for. */
-  use(key, keep) {
+  use(key, kept) {
     this.#key = key;
-    if (keep && key) localStorage.setItem(STORED, key);
-    else localStorage.removeItem(STORED);
+    keep(STORED, kept && key ? key : null);
   }
 
   /** The model that there is. */

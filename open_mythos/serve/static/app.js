@@ -155,6 +155,7 @@ async function write() {
     await Promise.all(told.map((one, at) => inspect(one, costs[at], mine.signal)));
   } catch (error) {
     mine.abort();
+    if (running !== mine) return; // another has begun in the same panes
     for (const pane of used) pane.unseen("What broke off is not looked into.");
     if (error.name === "AbortError") say("Stopped.");
     else if (error instanceof Trouble) {
@@ -163,8 +164,8 @@ async function write() {
       else complain(error);
     } else throw error;
   } finally {
-    used.forEach((pane) => pane.end());
     if (running === mine) {
+      used.forEach((pane) => pane.end());
       running = null;
       $("stop").disabled = true;
     }
@@ -175,6 +176,7 @@ async function stream({ pane, asked, loops, title }, signal) {
   pane.begin(asked.prompt, loops, title);
   let usage = null;
   for await (const piece of api.stream(asked.path, asked.write, signal)) {
+    signal.throwIfAborted(); // or a piece that was on its way ends up in the next text
     usage = piece.usage ?? usage;
     const [choice] = piece.choices;
     if (choice) pane.add(choice.text ?? choice.delta?.content ?? "", choice.token_details);

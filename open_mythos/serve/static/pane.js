@@ -164,7 +164,11 @@ export class Pane {
   #showColumn() {
     const grid = this.#part(".grid");
     const column = grid.querySelector("th.chosen");
-    if (column) grid.scrollLeft = column.offsetLeft - (grid.clientWidth - column.offsetWidth) / 2;
+    if (!column) return;
+    const middle = column.offsetLeft - (grid.clientWidth - column.offsetWidth) / 2;
+    const [loops, ...columns] = grid.querySelectorAll("thead th");
+    const first = columns.find((one) => one.offsetLeft - loops.offsetWidth >= middle); // a whole one
+    grid.scrollLeft = first ? first.offsetLeft - loops.offsetWidth : middle;
   }
 
   /** The first token that only depth found: the first loop would have said another. */

@@ -1,11 +1,13 @@
 // Theme: the system's, or the one that was chosen here.
 
+import { keep, recall } from "./memory.js";
+
 const STORED = "open-mythos-theme";
 const CHOICES = ["system", "light", "dark"];
 
 /** Let a button go round the choices. */
 export function startTheme(button) {
-  let now = localStorage.getItem(STORED);
+  let now = recall(STORED);
   if (!CHOICES.includes(now)) now = "system";
   const show = () => {
     if (now === "system") delete document.documentElement.dataset.theme;
@@ -14,7 +16,7 @@ export function startTheme(button) {
   };
   button.addEventListener("click", () => {
     now = CHOICES[(CHOICES.indexOf(now) + 1) % CHOICES.length];
-    localStorage.setItem(STORED, now);
+    keep(STORED, now);
     show();
   });
   show();
