@@ -12,7 +12,7 @@ PEER_VERSION := 0.5.0
 PEER := $(PEER_CACHE)/open-mythos-$(PEER_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types imports format clean peer
+.PHONY: help setup demo test test-slow test-browser check lint types imports format clean peer
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,10 @@ test: $(VENV)/.dev peer  ## every law, with coverage; those that take many proce
 
 test-slow: $(VENV)/.dev  ## the rest: whole runs over ranks, experts dealt out, compiled graphs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+test-browser: $(VENV)/.dev  ## the server's page in Debian's chromium, without a window
+	$(PIP) install -c constraints.txt -e ".[browser]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serve/test_browser.py $(ARGS)
 
 check: lint types imports  ## lint, types and import contracts
 
