@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from website.canvas import BLUE, GREEN, GREY, ORANGE, PINK, SKY
-from website.results import load
+from website.results import STOPPED, load
 
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, GREY, "#000000")
@@ -17,12 +17,12 @@ Curve = tuple[str, Sequence[float], Sequence[float]]  # a name, and its points
 
 def demo() -> Figure:
     """Accuracy against hops, as many loops as hops."""
-    names = {"task": "mythos", "task-seed-design": "the seed's loop"}
+    names = {"task": "mythos", "task-seed-design": "the seed's loop", STOPPED: "mythos, stopped"}
     found = load("demo-2cpu.json")["findings"]
     curves = [_curve(names.get(name, name), at) for name, at in found["accuracy"].items()]
     figure, axes = _axes("hops", "accuracy", curves)
     axes.axvline(found["trained_hops"], color=GREY, linestyle=":", label="hardest trained")
-    axes.legend(frameon=False)
+    _legend(axes)
     return figure
 
 
@@ -37,7 +37,7 @@ def pointer_16() -> Figure:
     figure, axes = _axes("hops = loops", "accuracy", [_curve(n, a) for n, a in at.items()])
     trained = found["three_seeds"]["cells"][0]["trained"]["difficulty"]
     axes.axvline(trained, color=GREY, linestyle=":", label="hardest trained")
-    axes.legend(frameon=False)
+    _legend(axes)
     return figure
 
 
@@ -51,7 +51,7 @@ def text_prose() -> Figure:
             arm["perplexity"]["1"], color="#000000", linestyle=("--", ":")[number % 2],
             linewidth=1, label=f"{arm['arm']}, {arm['parameters'] / 1e6:.0f}M",
         )  # fmt: skip
-    axes.legend(frameon=False)
+    _legend(axes)
     return figure
 
 
@@ -82,8 +82,13 @@ def _axes(across: str, up: str, curves: Sequence[Curve]) -> tuple[Figure, Axes]:
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False)
+    _legend(axes)
     return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    """Names beside the axes, where they hide no curve."""
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _crowded(x: float) -> bool:

@@ -16,6 +16,7 @@ from open_mythos.bench.table import render, results_files
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 NOTHING = "-"
+STOPPED = "task, stopped at the trained loops"  # an arm of the demo
 FAR = ("1", "4", "8", "16", "64", "256")  # hops shown of a long curve
 
 
@@ -70,7 +71,11 @@ def demo() -> str:
     found = load(name)
     accuracy = found["findings"]["accuracy"]
     hops = list(accuracy["task"])
-    names = {"task": "`mythos`", "task-seed-design": "the seed's loop"}
+    names = {
+        "task": "`mythos`",
+        "task-seed-design": "the seed's loop",
+        STOPPED: "`mythos`, stopped",
+    }
     rows = [[names.get(arm, arm), *(f"{at[h]:.3f}" for h in hops)] for arm, at in accuracy.items()]
     return table(["hops", *hops], rows) + where(found, name)
 
