@@ -12,5 +12,10 @@ BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.S)
 
 def to_mathml(page: str) -> str:
     """The HTML of a page with what `pymdownx.arithmatex` marked put into MathML."""
-    page = BLOCK.sub(lambda m: f"<p>{convert(html.unescape(m[1]), display='block')}</p>", page)
+    page = BLOCK.sub(lambda m: _displayed(html.unescape(m[1])), page)
     return INLINE.sub(lambda m: convert(html.unescape(m[1])), page)
+
+
+def _displayed(tex: str) -> str:
+    """A line of its own, in a box that scrolls where the page is too narrow for it."""
+    return f'<div class="equation">{convert(tex, display="block")}</div>'
