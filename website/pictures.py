@@ -274,7 +274,7 @@ def kv() -> Canvas:
         c.text(left + 75, 186, "positions", size=12, colour=GREY)
     for t in range(4):
         c.text(54, 156 - t * 32, f"loop {t + 1}", anchor="end", size=12, colour=GREY)
-    for x, fill, words in ((96, ORANGE, "seen by loop 3 of the last one"), (380, SKY, "cached"),
+    for x, fill, words in ((96, ORANGE, "seen from the framed place"), (380, SKY, "cached"),
                            (510, "#ffffff", "not kept")):  # fmt: skip
         c.rect(x - 24, 212, 18, 16, fill, dashed=fill == "#ffffff")
         c.text(x, 225, words, anchor="start", size=12)

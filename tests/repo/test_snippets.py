@@ -73,6 +73,7 @@ def test_the_blocks_of_a_page_run_in_order(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_blocks_of_start_run_in_order_with_all_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

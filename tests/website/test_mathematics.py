@@ -9,7 +9,6 @@ import pytest
 from website.mathematics import to_mathml
 
 
-pytest.importorskip("latex2mathml")
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "$$" in p.read_text(encoding="utf-8")]
 

@@ -63,6 +63,7 @@ def test_the_api_has_every_public_name_of_the_package() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_it_builds_without_a_warning_and_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
     for package in ("mkdocs", "material", "mkdocstrings", "nbconvert", "matplotlib"):
         pytest.importorskip(package, reason=f"{package}, of the extra [docs]")
