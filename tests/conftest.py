@@ -65,6 +65,7 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 # Python that is none of ours and runs for long; a tracer makes it two to three times slower.
 UNTRACED = (
     ("_pytest.assertion.rewrite", "rewrite_asserts"),
+    ("matplotlib.figure", "Figure.savefig"),
     ("triton.runtime.interpreter", "GridExecutor.__call__"),
 )
 
