@@ -187,7 +187,7 @@ class AsyncEngine:
     async def drain(self) -> None:
         """Take in nobody more, and wait until all have ended."""
         self._draining = True
-        while self._streams and self._error is None:
+        while (self._streams or self._asked) and self._error is None:
             self._empty.clear()
             await self._empty.wait()
 
@@ -229,9 +229,13 @@ class AsyncEngine:
                 loop.call_soon_threadsafe(_settle, answer, found, None)
 
         self._asked.add(answer)
-        answer.add_done_callback(self._asked.discard)
+        answer.add_done_callback(self._answered)
         self.tell(work)
         return await answer
+
+    def _answered(self, answer: "asyncio.Future[Any]") -> None:
+        self._asked.discard(answer)
+        self._empty.set()  # maybe: whoever waits looks again
 
     def tell(self, command: Callable[[], object]) -> None:
         """Let the engine's thread do something before its next step."""

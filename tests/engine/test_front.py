@@ -74,6 +74,23 @@ def test_who_does_not_read_is_held_at_the_buffer(
     assert [event.token for event in within(30, work())] == alone(model, request)
 
 
+def test_draining_waits_for_who_is_being_taken_in(build: Any, ask: Any, sizes: Any) -> None:
+    engine = Engine(build(), settings=sizes())
+
+    async def work() -> None:
+        async with AsyncEngine(engine) as front:
+            opening = asyncio.create_task(front.open(ask([1, 2], 3)))
+            await asyncio.sleep(0)  # asked for, and not yet seen by the engine
+            await front.drain()
+            assert opening.done()
+            assert (await opening).waiting == 3
+            with pytest.raises(BusyError, match="about to end"):
+                await front.open(ask([1, 2], 3))
+
+    within(30, work())
+    assert engine.counters.finished == 1
+
+
 def test_refusals_come_before_anything_runs(build: Any, ask: Any, sizes: Any) -> None:
     async def work() -> None:
         front = AsyncEngine(Engine(build(), settings=sizes(rows=1, queue=1)))
