@@ -10,7 +10,7 @@ from open_mythos.engine.admission import Admission
 from open_mythos.engine.counters import Counters, Stats
 from open_mythos.engine.flight import Run, Track
 from open_mythos.engine.request import Completion, Event, Finish, Request
-from open_mythos.engine.runner import Runner
+from open_mythos.engine.runner import Landing, Runner
 from open_mythos.engine.scheduler import Scheduler
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.engine.writer import Writer
@@ -158,12 +158,10 @@ class Engine:
         self.counters.steps += 1
         landing = self.scheduler.landing()
         if landing:
-            events += self._land(landing)
+            events += self._land(landing, self.runner.land(landing))
         entering = self.scheduler.begin()
         if entering:
-            self.runner.enter(entering)
-            self.scheduler.entered(entering)
-            self.counters.read += sum(len(run.lanes) for run in entering)
+            events += self._enter(entering)
         going = self.scheduler.turn()
         if going:
             done = self.runner.turn(going)
@@ -200,9 +198,23 @@ class Engine:
             for number, request in zip(numbers, requests, strict=True)
         ]
 
-    def _land(self, runs: Sequence[Run]) -> list[Event]:
-        """The coda, and a token for each request whose flight ends with its last token."""
-        landing = self.runner.land(runs)
+    def _enter(self, runs: Sequence[Run]) -> list[Event]:
+        """The prelude; where everybody goes the same way, all the rest of it in the same call."""
+        flights = sum(track.flight is not None for track in self.scheduler.running)
+        self.counters.read += sum(len(run.lanes) for run in runs)
+        if len(runs) != flights or not self.runner.straight(runs):
+            self.runner.enter(runs)
+            self.scheduler.entered(runs)
+            return []
+        landing, loops = self.runner.through(runs), runs[0].track.n_loops
+        self.scheduler.entered(runs)
+        self.scheduler.turned(runs, loops, [[loops]] * len(runs))
+        self.counters.turns += loops
+        self.counters.positions += loops * len(runs)
+        return self._land(runs, landing)
+
+    def _land(self, runs: Sequence[Run], landing: Landing) -> list[Event]:
+        """A token for each request whose flight ends with its last token."""
         for run in runs:
             if run.track.id in landing.whole:
                 self._tell(run, landing.whole[run.track.id])

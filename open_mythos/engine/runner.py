@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from open_mythos.engine.call import Call, place
@@ -99,6 +100,28 @@ class Runner:
                 left[i] = leaving
         return Turned(1, left)
 
+    def straight(self, runs: Sequence[Run]) -> bool:
+        """Whether `through` runs them: single positions of one depth that all of them reach."""
+        if self._own or self.model.cfg.readout != "last":
+            return False
+        loops = runs[0].track.n_loops
+        return all(
+            len(run.lanes) == 1 and run.track.leave is None and run.track.n_loops == loops
+            for run in runs
+        )
+
+    def through(self, runs: Sequence[Run]) -> Landing:
+        """Prelude, all loops, coda and head in one call; on a GPU, one graph for a token."""
+        call, stages, loops = self._call(runs), self.stages, runs[0].track.n_loops
+
+        def stage(numbers: Call) -> Tensor:
+            stages.enter(numbers)
+            stages.loop(numbers, [Party(None, 0)], loops)
+            return stages.logits(stages.coda(numbers))
+
+        said = self._run(stage, call, "through", loops, stages.lanes.kinds)
+        return self._landing(call, runs, said)
+
     def _leaves(self, runs: Sequence[Run]) -> bool:
         """Whether a position may leave before its end."""
         halting = self.model.cfg.readout != "last"
@@ -145,24 +168,29 @@ class Runner:
     def land(self, runs: Sequence[Run]) -> Landing:
         """The coda for flights that have left the loop, and the logits that somebody reads."""
         call, stages = self._call(runs), self.stages
+        if self.graphs is not None and self.graphs.fits(call):
+            said = self._run(lambda c: stages.logits(stages.coda(c)), call, "land")
+            return self._landing(call, runs, said)
+        return self._landing(call, runs, stages.coda(call), stages.logits)
+
+    def _landing(
+        self,
+        call: Call,
+        runs: Sequence[Run],
+        said: Tensor,
+        head: Callable[[Tensor], Tensor] = torch.clone,
+    ) -> Landing:
+        """What is read of what a stage `said` of a call's rows, each part through the `head`."""
         rows = {
             run.track.id: slice(start, start + len(run.lanes))
             for run, start in zip(call.runs, call.starts, strict=True)
         }
+        whole = {r.track.id: head(said[rows[r.track.id]]) for r in runs if r.track.whole}
         ends = [rows[run.track.id].stop - 1 for run in runs if run.speaks]
-        if self.graphs is not None and self.graphs.fits(call):
-            said = self._run(lambda c: stages.logits(stages.coda(c)), call, "land")
-            whole = {r.track.id: said[rows[r.track.id]].clone() for r in runs if r.track.whole}
-            if not ends:
-                return Landing(None, whole)
-            at = upload(ends, self.device)
-            return Landing(said.index_select(0, at), whole, self._read(call, at))
-        x = stages.coda(call)
-        whole = {r.track.id: stages.logits(x[rows[r.track.id]]) for r in runs if r.track.whole}
         if not ends:
             return Landing(None, whole)
         at = upload(ends, self.device)
-        return Landing(stages.logits(x.index_select(0, at)), whole, self._read(call, at))
+        return Landing(head(said.index_select(0, at)), whole, self._read(call, at))
 
     def _read(self, call: Call, rows: Tensor) -> Tensor | None:
         if not self.stages.notes(run.track.leave for run in call.runs):

@@ -138,11 +138,11 @@ class Scheduler:
 
     def _names(self, track: Track) -> list[bytes]:
         """Names of the full blocks that a request's flight fills."""
-        if track.root is None or track.flight is None:
+        flight, size = track.flight, self.settings.block_size
+        if track.root is None or flight is None:
             return []
-        size = self.settings.block_size
-        full = range(track.flight.first // size, track.flight.end // size)
-        return [track.name(index, size) for index in full]
+        full = range(flight.first // size, flight.end // size)
+        return [track.name(index, size) for index in full] if full else []
 
     # -- blocks ----------------------------------------------------------------------------------
 
