@@ -82,8 +82,8 @@ def best_of_rank(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Of the matrix D it keeps what lies in its first singular vectors V, found as those of D D^T or
     D^T D, in float64: (D V) V^T. The size is shared out by one number, a power of two, for all of
-    them, so that where a matrix is zero `up` alone is, and learns. At full rank V is the identity,
-    and the product exact.
+    them, so that where a matrix is zero one factor alone is, and learns. At full rank V is the
+    identity, and the product exact.
 
     Args:
         matrices: (T, out, in).
