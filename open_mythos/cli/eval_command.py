@@ -32,6 +32,13 @@ def evaluate(
     include: Annotated[
         Path | None, typer.Option(help="Folder with more tasks of lm-eval's kind.")
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Let lm-eval ask a running `open-mythos serve` of the same model at this address.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -45,5 +52,6 @@ def evaluate(
         limit=limit or None,
         harness=harness,
         include=include,
+        server=server,
     )
     run(asked, checkpoint=checkpoint, device=device, as_json=as_json)

@@ -27,6 +27,7 @@ class Asked:
         limit: Items of each task; None is all.
         harness: Whether lm-eval scores the offline tasks too.
         include: A folder with more tasks of lm-eval's kind.
+        server: Address of a server that runs the model, which lm-eval then asks.
     """
 
     tasks: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class Asked:
     limit: int | None = None
     harness: bool = False
     include: Path | None = None
+    server: str | None = None
 
 
 def run(asked: Asked, *, checkpoint: Path, device: str, as_json: bool) -> None:
@@ -57,7 +59,7 @@ def score(asked: Asked, opened: Opened, loops: tuple[int, ...]) -> ScoreTable:
     """By our own scorers where all tasks are ours, else by the harness."""
     names = asked.tasks or tuple(OFFLINE)
     tokenizer = opened.tokenizer
-    if not asked.harness and all(name in OFFLINE for name in names):
+    if not asked.harness and asked.server is None and all(name in OFFLINE for name in names):
         return score_offline(
             opened.model, tokenizer, names, loops, exit=asked.exit, limit=asked.limit
         )
@@ -76,6 +78,7 @@ def score(asked: Asked, opened: Opened, loops: tuple[int, ...]) -> ScoreTable:
         exit=asked.exit,
         limit=asked.limit,
         include=asked.include,
+        server=asked.server,
     )
     return table
 

@@ -25,7 +25,13 @@ def run(*, source: Path, plan: Plan, out: Path) -> None:
     say(f"prelude {span(parts.prelude)}, loop {span(parts.core)}, coda {span(parts.coda)}")
     left = ", ".join(map(str, parts.dropped))
     without = f" without layers {left}" if left else ""
-    say(f"one loop is the source{without}")
+    if plan.lora_rank is None:
+        say(f"one loop is the source{without}")
+    else:
+        say(
+            f"{plan.loops} loops stand for the source{without}: {plan.core} layers of the core "
+            f"({plan.shared}), corrected by rank {plan.lora_rank} in every loop"
+        )
     if not tokenizer:
         say(f"no tokenizer in {source}; put one beside the weights to read and write text")
     say(f"heal it: open-mythos train retrofit init_from={out} data.corpus=TEXT")

@@ -21,13 +21,14 @@ class ParameterBudget:
             not counted.
         routed_experts: All routed experts.
         shared_experts: The always-on experts.
-        adapter: The per-loop low-rank correction, with the scales of every loop.
+        adapter: The per-loop low-rank correction, with the scales of every loop; and every loop's
+            corrections of the core's maps.
         injection: What the state update learns, and a learned initial state.
         halting: The halting probability's weights; present with every readout.
         coda: Linear weights of the dense blocks after the loop, and of a map before them.
         norms: Every RMSNorm gain, those inside attention and its biases included.
-        inactive: What one token does not meet in one loop: experts that it does not visit, routers
-            and attention of other loops.
+        inactive: What one token does not meet in one loop: experts that it does not visit, routers,
+            attention and corrections of other loops.
     """
 
     embedding: int
@@ -105,7 +106,8 @@ def parameters(cfg: MythosConfig) -> ParameterBudget:
     inside = attention_vectors(cfg)
     attentions = layers * (cfg.max_loop_iters if cfg.untied_attention else 1)
     routers = cfg.max_loop_iters if cfg.untied_router else 1
-    adapter = 2 * cfg.dim * cfg.lora_rank + cfg.max_loop_iters * cfg.lora_rank
+    adapter = (2 * cfg.dim * cfg.lora_rank + cfg.max_loop_iters * cfg.lora_rank) * cfg.loop_lora
+    corrections = layers * correction_weights(cfg)
     return ParameterBudget(
         embedding=cfg.vocab_size * cfg.dim * (1 if cfg.tied_head else 2),
         prelude=cfg.prelude_layers * dense_block,
@@ -114,15 +116,33 @@ def parameters(cfg: MythosConfig) -> ParameterBudget:
         router=routers * experts * cfg.dim,
         routed_experts=experts * expert,
         shared_experts=layers * moe * cfg.n_shared_experts * 3 * cfg.dim * cfg.shared_width,
-        adapter=adapter if cfg.loop_lora else 0,
+        adapter=adapter + cfg.max_loop_iters * corrections,
         injection=injection_parameters(cfg) + cfg.dim * (cfg.initial_state == "learned"),
         halting=cfg.dim + 1,
         coda=cfg.coda_layers * dense_block + entry_weights(cfg),
         norms=norm_gains(cfg) + inside * (cfg.prelude_layers + attentions + cfg.coda_layers),
         inactive=layers * moe * (cfg.n_experts - cfg.n_experts_per_tok) * expert
         + (routers - 1) * experts * cfg.dim
-        + (attentions - layers) * (attention + inside),
+        + (attentions - layers) * (attention + inside)
+        + (cfg.max_loop_iters - 1) * corrections,
     )
+
+
+def core_maps(cfg: MythosConfig) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of each linear map of a dense block with grouped-query attention."""
+    heads, width = cfg.n_heads * cfg.head_dim, cfg.dense_width
+    return {
+        "wqkv": (heads + 2 * cfg.n_kv_heads * cfg.head_dim, cfg.dim),
+        "wo": (cfg.dim, heads),
+        "gate_up": (2 * width, cfg.dim),
+        "down": (cfg.dim, width),
+    }
+
+
+def correction_weights(cfg: MythosConfig) -> int:
+    """Weights of one loop's corrections of one layer."""
+    sides = core_maps(cfg).values() if cfg.core_lora_rank else ()
+    return sum(min(cfg.core_lora_rank, *pair) * sum(pair) for pair in sides)
 
 
 def injection_parameters(cfg: MythosConfig) -> int:
@@ -191,9 +211,9 @@ def flops_per_token(
 
     Latent attention is counted in its expanded form; the absorbed one serves where it is cheaper
     (decoding). A dense core has its feed-forward in place of experts; an injection counts where it
-    multiplies by a matrix. The loop's last term is halting, absent with readout "last". Softmax,
-    norms, rotations and other elementwise work are left out. What training adds is in
-    `training_flops_per_token`.
+    multiplies by a matrix; a correction of a map of the core is two products more. The loop's last
+    term is halting, absent with readout "last". Softmax, norms, rotations and other elementwise
+    work are left out. What training adds is in `training_flops_per_token`.
 
     Args:
         cfg: The network.
@@ -267,6 +287,7 @@ def loop_flops(
 def _around_core(cfg: MythosConfig) -> int:
     """Multiply-adds of one token and loop outside of the core: injection, adapter, halting."""
     adapter = 2 * cfg.dim * cfg.lora_rank if cfg.loop_lora else 0
+    adapter += cfg.core_layers * correction_weights(cfg)
     return _injection_products(cfg) + adapter + (cfg.dim if cfg.readout != "last" else 0)
 
 

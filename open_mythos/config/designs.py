@@ -121,6 +121,7 @@ PARTS = (
     "core_ffn",
     "untied_router",
     "untied_attention",
+    "core_lora_rank",
     "loop_index_dim",
     "lti_decay",
 )

@@ -95,6 +95,7 @@ class MythosConfig(CheckedFields):
         core_ffn: Feed-forward of those blocks: "moe", or "dense" of width dense_width.
         untied_router: Whether every loop up to max_loop_iters has a router of its own.
         untied_attention: The same of attention layers; a compiled loop then needs a graph each.
+        core_lora_rank: Rank of what each loop adds to the core's linear maps (gqa, dense); or 0.
         loops_beyond: What loops past max_loop_iters get. "continue": the loop index counts on, and
             adapter and untied parts stay at their last; "hold": all stay at the last; "cycle": all
             begin again.
@@ -162,6 +163,7 @@ class MythosConfig(CheckedFields):
     core_ffn: CoreFFN = "moe"
     untied_router: bool = False
     untied_attention: bool = False
+    core_lora_rank: int = 0
     loops_beyond: LoopsBeyond = "continue"
     halted: Halted = "continue"
     kv: KVMode = "per_loop"
@@ -259,9 +261,7 @@ class MythosConfig(CheckedFields):
 
     def _check_loop(self) -> None:
         if not 0.0 < self.damping <= 1.0:
-            raise ConfigError(
-                f"damping is {self.damping}; it must lie in (0, 1], 1 being a full step"
-            )
+            raise ConfigError(f"damping is {self.damping}; it must lie in (0, 1], 1 a full step")
         if self.loop_dim > self.dim:
             raise ConfigError(
                 f"loop_index_dim is {self.loop_index_dim}; it can be at most dim ({self.dim})"
@@ -274,6 +274,11 @@ class MythosConfig(CheckedFields):
         if self.untied_router and self.core_ffn == "dense":
             raise ConfigError(
                 "untied_router is True, but core_ffn is 'dense', which has no router; drop one"
+            )
+        plain = self.attn_type == "gqa" and self.core_ffn == "dense" and not self.untied_attention
+        if self.core_lora_rank and not plain:
+            raise ConfigError(
+                "core_lora_rank needs attn_type='gqa', core_ffn='dense', untied_attention=False"
             )
 
     def _check_attention(self) -> None:
@@ -315,5 +320,11 @@ def layer_name(entry: str, layer: int) -> str:
 FIELDS = tuple(f.name for f in fields(MythosConfig))
 INTEGERS = of_kind(MythosConfig, *INTEGER)
 REALS = of_kind(MythosConfig, *REAL)
-MAY_BE_ZERO = ("prelude_layers", "coda_layers", "n_shared_experts", "loop_index_dim")
+MAY_BE_ZERO = (
+    "prelude_layers",
+    "coda_layers",
+    "n_shared_experts",
+    "loop_index_dim",
+    "core_lora_rank",
+)
 NOT_NEGATIVE = ("init_std", "embed_init_std", "loop_index_scale", "last_norm_init", "initial_std")

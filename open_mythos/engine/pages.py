@@ -14,7 +14,7 @@ from open_mythos.nn.upload import upload
 
 
 if TYPE_CHECKING:
-    from open_mythos.nn.attention.gqa import GQAttention
+    from open_mythos.nn.attention.gqa import GroupedAttention
     from open_mythos.nn.attention.mla import MLAttention
 
 
@@ -67,7 +67,7 @@ class PagedSlot(LookedUp):
         self.shift, self.size, self.view = shift, size, view
 
     def look(
-        self, attn: "GQAttention | MLAttention", x: Tensor, context: AttentionContext
+        self, attn: "GroupedAttention | MLAttention", x: Tensor, context: AttentionContext
     ) -> Tensor:
         """What rows (N, 1, dim), one position each, see of their requests, themselves included."""
         q, new = attn.project(x, context.rotary)
@@ -77,7 +77,7 @@ class PagedSlot(LookedUp):
         said = [self._glance(attn, q[glance.rows], glance) for glance in self.view.glances]
         return said[0] if len(said) == 1 else torch.cat(said)
 
-    def _glance(self, attn: "GQAttention | MLAttention", q: Tensor, glance: Glance) -> Tensor:
+    def _glance(self, attn: "GroupedAttention | MLAttention", q: Tensor, glance: Glance) -> Tensor:
         shift = self.shift if self.shift.shape[0] == 1 else self.shift[glance.rows]
         blocks = glance.blocks + shift[: glance.blocks.shape[0]].unsqueeze(1)
         seen = {

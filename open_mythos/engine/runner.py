@@ -68,7 +68,7 @@ class Runner:
         self.device = model.embed.weight.device
         self.stages = Stages(model, settings)
         loop = model.recurrent
-        self._own = loop.routers is not None or loop.attentions is not None
+        self._own = loop.owning
         wanted = cuda and not watched(model) if settings.graphs is None else settings.graphs
         self.graphs = Graphs(settings) if wanted and not self._own else None
 

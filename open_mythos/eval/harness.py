@@ -13,6 +13,7 @@ from open_mythos.eval.completion import completions
 from open_mythos.eval.likelihood import first_id, likelihoods, rolling
 from open_mythos.eval.offline_tasks import OFFLINE, OfflineTask, Prompt
 from open_mythos.eval.score_table import ScoreTable
+from open_mythos.eval.served import ServedLM, served_name
 from open_mythos.model.mythos import OpenMythos
 
 
@@ -40,6 +41,8 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
         network: In evaluation mode.
         loops: Loops of every pass; None is the network's own number.
         exit: Where positions leave the loop early, or None.
+        window: Positions of one window of a text that is longer: all that the network reads, unless
+            it is set. A server's are one fewer (`ServedLM`).
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
         self.network = network if device is None else network.to(device)
         self.words = found
         self.loops, self.exit = loops, exit
+        self.window = int(network.cfg.max_seq_len)
 
     # -- how text becomes ids --------------------------------------------------------------------
 
@@ -88,8 +92,8 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def max_length(self) -> int:
-        """Positions of one pass."""
-        return int(self.network.cfg.max_seq_len)
+        """Positions of one window."""
+        return self.window
 
     @property
     def tokenizer_name(self) -> str:
@@ -157,6 +161,7 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
     limit: int | None = None,
     num_fewshot: int | None = None,
     include: str | Path | None = None,
+    server: str | None = None,
 ) -> ScoreTable:
     """The harness's scores of some tasks at several numbers of loops.
 
@@ -169,6 +174,7 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
         limit: Items of each task, the first so many; None is all.
         num_fewshot: Worked examples before each question; None is the task's own number.
         include: A folder with more tasks, as the harness's own option.
+        server: Address of a server that runs the network, which is asked in its place.
 
     Raises:
         InputError: If a task is unknown.
@@ -187,7 +193,7 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
     for n_loops in loops:
         asked = [task_config(OFFLINE[name]) if name in OFFLINE else name for name in tasks]
         found = simple_evaluate(
-            LoopedLM(network, tokenizer, n_loops, exit),
+            _asked(network, tokenizer, n_loops, exit, server),
             tasks=asked,
             limit=limit,
             num_fewshot=num_fewshot,
@@ -198,6 +204,16 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
         for task, said in found["results"].items():
             table.note(task, n_loops, numbers(said))
     return table
+
+
+def _asked(
+    network: OpenMythos, tokenizer: Tokenizer, loops: int, exit: str | None, server: str | None
+) -> TemplateLM:
+    """Who answers: the network here, or the server."""
+    if server is None:
+        return LoopedLM(network, tokenizer, loops, exit)
+    return ServedLM(server, served_name(server), tokenizer, network.cfg.max_seq_len,
+                    loops=loops, exit=exit)  # fmt: skip
 
 
 def numbers(said: Mapping[str, Any]) -> dict[str, float]:

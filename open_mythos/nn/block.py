@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.context import AttentionContext
-from open_mythos.nn.attention.gqa import GQAttention
+from open_mythos.nn.attention.gqa import GQAttention, GroupedAttention
 from open_mythos.nn.attention.mla import MLAttention
 from open_mythos.nn.cache import Entries, LayerCache, LookedUp, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.feed_forward import Expert
+from open_mythos.nn.fused import Low
 from open_mythos.nn.moe.layer import MoEFFN
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.places import Places
@@ -86,10 +88,24 @@ class LoopLayers:
     Attributes:
         attn: Attention; None where it is shared.
         router: (E, dim), the weight of the router; None likewise.
+        low: Corrections of the linear maps of a dense block; None where there are none.
     """
 
     attn: GQAttention | MLAttention | None = None
     router: Tensor | None = None
+    low: "Corrected | None" = None
+
+
+class Corrected(NamedTuple):
+    """A correction for each linear map of a dense block with grouped-query attention."""
+
+    wqkv: Low
+    wo: Low
+    gate_up: Low
+    down: Low
+
+
+SHARED = LoopLayers()
 
 
 class TransformerBlock(nn.Module):
@@ -128,7 +144,7 @@ class TransformerBlock(nn.Module):
         shared: Entries | None = None,
         dense: bool = False,
         keep: int | None = None,
-        own: "LoopLayers | None" = None,
+        own: LoopLayers = SHARED,
     ) -> tuple[Tensor, BlockTrace]:
         """One pass over (B, T, dim).
 
@@ -142,22 +158,30 @@ class TransformerBlock(nn.Module):
             dense: Let no position be skipped; the load counts the active ones all the same.
             keep: The stream of the last so many positions (at least 1) is wanted alone: the others
                 are seen by them, and cached, and go no further. None is all of them.
-            own: Layers of this loop alone, in place of the block's.
+            own: What this loop has of its own, in place of the block's or beside it.
         """
-        attn = self.attn if own is None or own.attn is None else own.attn
+        attn = self._attention(own)
         read = x if self.order == "post" else self.attn_norm(x)
         if keep is not None and keep < x.shape[1]:
-            mixed, new, seen = self._look_back(read, context, slot, keep)
+            mixed, new, seen = self._look_back(attn, read, context, slot, keep)
             x = x[:, -keep:]
         else:
             mixed, new, seen = self._look(attn, read, context, slot, frozen, shared)
         x, read = self._after(x, self.drop(mixed))
-        x, load = self._feed(x, read, active, None if own is None else own.router, dense=dense)
+        x, load = self._feed(x, read, active, own, dense=dense)
         return x, BlockTrace(new, seen, load)
+
+    def _attention(self, own: LoopLayers) -> GroupedAttention | MLAttention:
+        """Attention as a loop has it."""
+        attn = self.attn if own.attn is None else own.attn
+        if own.low is None:
+            return attn
+        assert isinstance(attn, GQAttention)
+        return attn.corrected(own.low.wqkv, own.low.wo)
 
     def _look(
         self,
-        attn: GQAttention | MLAttention,
+        attn: GroupedAttention | MLAttention,
         x: Tensor,
         context: AttentionContext,
         slot: LayerCache | None,
@@ -184,14 +208,19 @@ class TransformerBlock(nn.Module):
         seen = new if slot is None else slot.extend(new)
         return attn.mix(q, seen, context), new, seen
 
+    @staticmethod
     def _look_back(
-        self, x: Tensor, context: AttentionContext, slot: LayerCache | None, keep: int
+        attn: GroupedAttention | MLAttention,
+        x: Tensor,
+        context: AttentionContext,
+        slot: LayerCache | None,
+        keep: int,
     ) -> tuple[Tensor, Entries, Entries]:
         """`_look` for the last `keep` positions, from the entries of all."""
-        new = self.attn.entries(x, context.rotary)
+        new = attn.entries(x, context.rotary)
         seen = new if slot is None else slot.extend(new)
         own = context.last(keep)
-        return self.attn.mix(self.attn.queries(x[:, -keep:], own.rotary), seen, own), new, seen
+        return attn.mix(attn.queries(x[:, -keep:], own.rotary), seen, own), new, seen
 
     def _after(self, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
         """The stream after attention, and what the feed-forward reads of it."""
@@ -210,16 +239,16 @@ class TransformerBlock(nn.Module):
         x: Tensor,
         read: Tensor,
         active: Tensor | None,
-        router: Tensor | None,
+        own: LoopLayers,
         *,
         dense: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """The stream after the feed-forward, and the load of its experts."""
         if self.order == "sandwich":
             assert self.ffn_out_norm is not None
-            y, load = self._say(read, active, router, dense=dense)
+            y, load = self._say(read, active, own, dense=dense)
             return x + self.ffn_out_norm(y), load
-        x, load = self._say(read, active, router, plus=x, dense=dense)
+        x, load = self._say(read, active, own, plus=x, dense=dense)
         if self.order == "post":
             x = self.ffn_norm(x)
         elif self.ffn_out_norm is not None:
@@ -230,7 +259,7 @@ class TransformerBlock(nn.Module):
         self,
         read: Tensor,
         active: Tensor | None,
-        router: Tensor | None,
+        own: LoopLayers,
         *,
         plus: Tensor | None = None,
         dense: bool,
@@ -240,15 +269,16 @@ class TransformerBlock(nn.Module):
         joined = not patched(ffn) and not (self.training and self.drop.p > 0.0)
         if not isinstance(ffn, MoEFFN):
             # `plus` is this block's own sum; post-norm blocks read it too, and keep it for that.
+            low = {} if own.low is None else {"gate_up": own.low.gate_up, "down": own.low.down}
             if joined and plus is not None and plus is not read:
-                return ffn(read, plus, spare=True), None
-            y, load = ffn(read), None
+                return ffn(read, plus, spare=True, **low), None
+            y, load = ffn(read, **low), None
         elif patched(ffn):  # the eager dense path, so that whoever watches sees every position
             y, load = ffn(read), ffn.count(read if active is None else read[active])
         elif joined and active is None and plus is not read:
-            return ffn.routed(read, plus=plus, router=router)
+            return ffn.routed(read, plus=plus, router=own.router)
         else:
-            y, load = ffn.routed(read, active, dense=dense, router=router)
+            y, load = ffn.routed(read, active, dense=dense, router=own.router)
         return self.drop(y) if plus is None else plus + self.drop(y), load
 
     @property
@@ -268,7 +298,7 @@ class TransformerBlock(nn.Module):
         read = x if self.order == "post" else self.attn_norm(x)
         mixed: Tensor = self.attn(read, freqs_cis, mask, kv_cache, cache_key)
         x, read = self._after(x, self.drop(mixed))
-        return self._feed(x, read, None, None, dense=True)[0]
+        return self._feed(x, read, None, SHARED, dense=True)[0]
 
 
 def run_blocks(

@@ -13,7 +13,7 @@ from open_mythos.errors import CacheError
 
 if TYPE_CHECKING:
     from open_mythos.nn.attention.context import AttentionContext
-    from open_mythos.nn.attention.gqa import GQAttention
+    from open_mythos.nn.attention.gqa import GroupedAttention
     from open_mythos.nn.attention.mla import MLAttention
 
 
@@ -153,7 +153,7 @@ class LookedUp(LayerCache):
     """A cache whose entries do not lie in rows, so that it must be asked to attend itself."""
 
     def look(
-        self, attn: "GQAttention | MLAttention", x: Tensor, context: "AttentionContext"
+        self, attn: "GroupedAttention | MLAttention", x: Tensor, context: "AttentionContext"
     ) -> Tensor:
         """What attention says (B, T, dim) to `x` (B, T, dim), whose entries are taken in."""
         raise NotImplementedError

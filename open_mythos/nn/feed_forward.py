@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, fused
+from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, Low, fused
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.watched import patched
 from open_mythos.ops.few import feed_forward
@@ -28,8 +28,23 @@ class Expert(HasParts):
         """The up map, a view of the fused weight."""
         return fused(self.gate_up).part("up")
 
-    def forward(self, x: Tensor, plus: Tensor | None = None, *, spare: bool = False) -> Tensor:
-        """(..., dim) -> (..., dim), with `plus` (..., dim) added to it, overwritten if `spare`."""
+    def forward(
+        self,
+        x: Tensor,
+        plus: Tensor | None = None,
+        *,
+        spare: bool = False,
+        gate_up: Low | None = None,
+        down: Low | None = None,
+    ) -> Tensor:
+        """(..., dim) -> (..., dim), with `plus` (..., dim) added to it, overwritten if `spare`.
+
+        `gate_up` and `down` are corrections of the two maps, given together.
+        """
+        if gate_up is not None and down is not None:
+            inner = swiglu(gate_up.onto(self.gate_up(x), x))
+            said = down.onto(self.down(inner), inner)
+            return said if plus is None else said + plus
         if patched(self.down) or patched(self.gate_up):
             out: Tensor = self.down(swiglu(self.gate_up(x)))
             return out if plus is None else out + plus

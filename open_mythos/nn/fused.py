@@ -1,7 +1,8 @@
 """Several bias-free linear maps of one input, stored as one matrix, still named one by one."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,6 +88,39 @@ class FusedLinear(Linear):
         return f"in={self.weight.shape[1]}, {', '.join(f'{k}={v}' for k, v in self.parts.items())}"
 
 
+class Low(NamedTuple):
+    """A correction of a linear map: up @ down, of low rank.
+
+    Attributes:
+        down: (rank, in).
+        up: (out, rank).
+    """
+
+    down: Tensor
+    up: Tensor
+
+    def onto(self, y: Tensor, x: Tensor, rows: slice | None = None) -> Tensor:
+        """The sum of y (..., out) and the correction's outputs, or those `rows` of them, for x."""
+        return linear(linear(x, self.down), self.up if rows is None else self.up[rows], y)
+
+
+@dataclass(frozen=True)
+class CorrectedMap:
+    """A linear map with a correction: whatever is asked of it, the correction is in it.
+
+    Attributes:
+        base: The map without it; called as a module, so that wrappers and hooks take part.
+        low: The correction.
+    """
+
+    base: nn.Module
+    low: Low
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return self.low.onto(self.base(x), x)
+
+
 def fused(module: nn.Module) -> FusedLinear:
     """The fused map itself, also where somebody has put a wrapper of his own around it."""
     if isinstance(module, FusedLinear):
@@ -94,8 +128,11 @@ def fused(module: nn.Module) -> FusedLinear:
     return next(found for found in module.modules() if isinstance(found, FusedLinear))
 
 
-def only(module: nn.Module, name: str, x: Tensor) -> Tensor:
+def only(module: nn.Module | CorrectedMap, name: str, x: Tensor) -> Tensor:
     """(..., in) -> (..., width) of one part, without the work of the others where that is known."""
+    if isinstance(module, CorrectedMap):
+        span = fused(module.base).span(name)
+        return module.low.onto(only(module.base, name, x), x, span)
     inner = fused(module)
     if foreign(module):
         whole: Tensor = module(x)
@@ -103,8 +140,11 @@ def only(module: nn.Module, name: str, x: Tensor) -> Tensor:
     return inner.part(name)(x)
 
 
-def rest(module: nn.Module, first: str, x: Tensor) -> Tensor:
+def rest(module: nn.Module | CorrectedMap, first: str, x: Tensor) -> Tensor:
     """(..., in) -> (..., sum of widths) of the parts from `first` on, side by side."""
+    if isinstance(module, CorrectedMap):
+        span = slice(fused(module.base).span(first).start, None)
+        return module.low.onto(rest(module.base, first, x), x, span)
     inner = fused(module)
     start = inner.span(first).start
     if foreign(module):

@@ -5,6 +5,7 @@ from torch import nn
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.loop.adapter import LoRAAdapter
+from open_mythos.nn.loop.corrections import Corrections
 from open_mythos.nn.loop.recurrent import RecurrentBlock
 from open_mythos.nn.moe.layer import MoEFFN
 
@@ -27,5 +28,7 @@ def initialise(model: nn.Module, cfg: MythosConfig) -> None:
             nn.init.normal_(module.down, std=std)
         elif isinstance(module, LoRAAdapter):
             nn.init.normal_(module.B, std=std)
+        elif isinstance(module, Corrections):
+            module.reset_parameters(std)
         elif isinstance(module, RecurrentBlock) and module.routers is not None:
             nn.init.normal_(module.routers, std=std)

@@ -85,7 +85,8 @@ class Degrees:
                 "share; set model.untied_attention=false, or use parallel.shard"
             )
         whole = {"attention_bias": cfg.attention_bias, "qk_norm": cfg.qk_norm}
-        for name, there in {**whole, "an untied head": not cfg.tied_head}.items():
+        whole |= {"an untied head": not cfg.tied_head, "core_lora_rank": cfg.core_lora_rank > 0}
+        for name, there in whole.items():
             if there:
                 raise ConfigError(
                     f"parallel.tensor is {self.tensor}, but the network has {name}, which is not "

@@ -10,7 +10,7 @@ from open_mythos.nn.attention.mla import MLAttention
 from open_mythos.nn.block import TransformerBlock
 from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.feed_forward import Expert
-from open_mythos.nn.fused import FusedLinear
+from open_mythos.nn.fused import FusedLinear, Low
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import patched
@@ -74,8 +74,18 @@ class DividedExpert(Expert):
 
     axis: Axis
 
-    def forward(self, x: Tensor, plus: Tensor | None = None, *, spare: bool = False) -> Tensor:  # noqa: ARG002
+    def forward(
+        self,
+        x: Tensor,
+        plus: Tensor | None = None,
+        *,
+        spare: bool = False,  # noqa: ARG002
+        gate_up: Low | None = None,
+        down: Low | None = None,
+    ) -> Tensor:
         """(..., dim) -> (..., dim), with `plus` (..., dim) added to what all ranks say."""
+        assert gate_up is None  # `Degrees.fit` refuses corrections
+        assert down is None
         out = reduced(super().forward(copied(x, self.axis)), self.axis)
         return out if plus is None else out + plus
 

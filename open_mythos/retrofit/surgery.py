@@ -17,8 +17,9 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CheckpointError, ConfigError, did_you_mean
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.retrofit.cut import Cut, cut
+from open_mythos.retrofit.fold import Shared, check_shared, fold_layer
 from open_mythos.retrofit.source import Source, open_source
-from open_mythos.retrofit.weights import block_weights, outer_weights
+from open_mythos.retrofit.weights import Read, block_weights, outer_weights
 
 
 Start = Literal["lti_first", "concat_linear", "none", "substep"]
@@ -46,6 +47,12 @@ class Plan:
             never read. Before any healing 0.1 cost least of 0.1, 0.5 and 0.9 at 2 and at 4 loops
             (SmolLM2-135M, docs/retrofit.md).
         max_seq_len: Positions of a sequence; None is the source's number.
+        lora_rank: None: all loops stand for the same `core` layers. A number folds `loops` x `core`
+            layers into them: loop t stands for layers of its own, by corrections of this rank of
+            the core's maps, which are the source at full rank; 0 folds without any. Later loops
+            read h alone then (start="none").
+        shared: Of folded layers, what the core's maps are: "average", "first", "last" or "step"
+            (`fold_layer`).
     """
 
     prelude: int
@@ -56,8 +63,16 @@ class Plan:
     start: Start = "lti_first"
     carry: float = 0.1
     max_seq_len: int | None = None
+    lora_rank: int | None = None
+    shared: Shared = "average"
 
     def __post_init__(self) -> None:
+        check_shared(self.shared)
+        if self.lora_rank is not None and (self.lora_rank < 0 or self.start != "none"):
+            raise ConfigError(
+                f"lora_rank is {self.lora_rank} with start={self.start!r}; a rank is 0 or more, "
+                "and folded layers read what the ones before said: start='none'"
+            )
         if self.start not in get_args(Start):
             raise ConfigError(
                 f"start is {self.start!r}; {did_you_mean(str(self.start), get_args(Start))}"
@@ -67,6 +82,11 @@ class Plan:
                 f"carry is {self.carry}; it must lie inside (0, 1) (start='none' carries all)"
             )
 
+    @property
+    def stretch(self) -> int:
+        """Layers of the source that the loop stands for."""
+        return self.core if self.lora_rank is None else self.core * self.loops
+
 
 @dataclass(frozen=True)
 class Retrofit:
@@ -74,7 +94,7 @@ class Retrofit:
 
     Attributes:
         model: In evaluation mode, in the dtype of the source.
-        cut: Where its layers come from.
+        cut: Where its layers come from; its core is all that the loop stands for.
         source: What it was made of.
     """
 
@@ -91,7 +111,7 @@ def retrofit(folder: str | Path, plan: Plan) -> Retrofit:
         CheckpointError: If weights are missing, damaged, or more than the config tells of.
     """
     source = open_source(folder)
-    parts = cut(source.n_layers, plan.prelude, plan.core, plan.coda, plan.core_start)
+    parts = cut(source.n_layers, plan.prelude, plan.stretch, plan.coda, plan.core_start)
     cfg = looped_config(source, plan)
     asked: set[str] = set()
 
@@ -101,8 +121,11 @@ def retrofit(folder: str | Path, plan: Plan) -> Retrofit:
 
     state = outer_weights(read, cfg)
     places = [(f"prelude.{i}", layer) for i, layer in enumerate(parts.prelude)]
-    places += [(core_name(i), layer) for i, layer in enumerate(parts.core)]
     places += [(f"coda.{i}", layer) for i, layer in enumerate(parts.coda)]
+    if plan.lora_rank is None:
+        places += [(core_name(i), layer) for i, layer in enumerate(parts.core)]
+    else:
+        state |= folded_weights(read, parts.core, plan, cfg)
     for place, layer in places:
         block = block_weights(read, layer, cfg)
         state |= {f"{place}.{name}": tensor for name, tensor in block.items()}
@@ -129,8 +152,31 @@ def looped_config(source: Source, plan: Plan) -> MythosConfig:
         readout="last",
         loop_index=False,
         loop_lora=False,
+        core_lora_rank=plan.lora_rank or 0,
     )
     return cfg if plan.max_seq_len is None else replace(cfg, max_seq_len=plan.max_seq_len)
+
+
+def folded_weights(read: Read, stretch: range, plan: Plan, cfg: MythosConfig) -> dict[str, Tensor]:
+    """The core's layers and their corrections, of a stretch of layers, by their names in the model.
+
+    Raises:
+        ConfigError: If layers have more of their own than maps and gains.
+    """
+    for name in ("attention_bias", "qk_norm"):
+        if getattr(cfg, name):
+            raise ConfigError(
+                f"lora_rank is {plan.lora_rank}, but the source's layers also differ in what "
+                f"{name} adds, which no correction of a map can be; leave lora_rank out"
+            )
+    state: dict[str, Tensor] = {}
+    for i in range(plan.core):
+        layers = [block_weights(read, layer, cfg) for layer in stretch[i :: plan.core]]
+        place = i / max(plan.core - 1, 1)
+        block, tables = fold_layer(layers, plan.shared, plan.lora_rank or 0, place)
+        state |= {f"{core_name(i)}.{name}": tensor for name, tensor in block.items()}
+        state |= {f"recurrent.corrections.{i}.{name}": tensor for name, tensor in tables.items()}
+    return state
 
 
 def loop_weights(cfg: MythosConfig, plan: Plan, dtype: torch.dtype) -> dict[str, Tensor]:

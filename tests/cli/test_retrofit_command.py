@@ -23,6 +23,17 @@ def test_options_become_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == {"source": Path("from"), "out": Path("to"), "plan": plan}
 
 
+def test_folded_layers_read_what_the_ones_before_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(retrofit, "run", lambda **given: seen.update(given))
+    words = ["retrofit", "from", "--core", "2", "--lora-rank", "16", "--shared", "step"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    plan = Plan(prelude=8, core=2, coda=8, start="none", lora_rank=16, shared="step")
+    assert seen["plan"] == plan
+    assert CliRunner().invoke(app, ["retrofit", "from"]).exit_code == 0
+    assert seen["plan"] == Plan(prelude=8, core=8, coda=8)
+
+
 def test_a_start_that_there_is_not_is_one_line() -> None:
     result = CliRunner().invoke(app, ["retrofit", "from", "--start", "nothing"])
     assert result.exit_code == 2

@@ -87,6 +87,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("rope_theta", {"rope_theta": -1.0}, "-1.0"),
     ("init_std", {"init_std": -0.1}, "-0.1"),
     ("loop_lora", {"loop_lora": 1}, "not 1"),
+    ("core_lora_rank", {"core_lora_rank": 2}, "attn_type='gqa', core_ffn='dense'"),
+    ("core_lora_rank", {"core_lora_rank": -1}, "-1"),
 ]
 
 

@@ -48,6 +48,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "mla, frozen, two layers": {"attn_type": "mla", "halted": "freeze", "core_layers": 2},
     "first keys": {"kv": "first", "readout": "act_last"},
     "going on": {"halted": "continue", "readout": "act"},
+    "own maps": {"core_ffn": "dense", "core_lora_rank": 2, "halted": "freeze"},
     "own weights": {"untied_attention": True, "untied_router": True, "halted": "freeze"},
     "streams, noise": {
         "injection": "hyper",

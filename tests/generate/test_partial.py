@@ -30,6 +30,7 @@ KINDS: tuple[dict[str, Any], ...] = (
         "coda_input": "norm",
     },
     {"untied_router": True, "untied_attention": True, "loops_beyond": "cycle"},
+    {"core_ffn": "dense", "core_layers": 2, "core_lora_rank": 2},
     {"halted": "freeze", "loop_norm": "sandwich", "block_norm": "pre_post"},
 )
 

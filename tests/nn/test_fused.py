@@ -5,7 +5,16 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, fused, only, rest
+from open_mythos.nn.fused import (
+    CorrectedMap,
+    FusedLinear,
+    HasParts,
+    LinearView,
+    Low,
+    fused,
+    only,
+    rest,
+)
 
 
 class Adapted(nn.Module):
@@ -46,6 +55,19 @@ def test_some_parts_alone_are_what_the_whole_says_of_them(wrap) -> None:
     for first, parts in (("a", (a, b, c)), ("b", (b, c)), ("c", (c,))):
         torch.testing.assert_close(rest(layer, first, x), torch.cat(parts, dim=-1))
         torch.testing.assert_close(only(layer, first, x), parts[0])
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, Adapted], ids=["plain", "wrapped"])
+def test_a_correction_is_in_the_whole_and_in_every_part(wrap) -> None:
+    layer = wrap(FusedLinear(3, {"a": 2, "b": 1, "c": 4}).double())
+    low = Low(torch.randn(2, 3, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64))
+    corrected, x = CorrectedMap(layer, low), torch.randn(2, 3, dtype=torch.float64)
+    want = layer(x) + x @ (low.up @ low.down).T
+    torch.testing.assert_close(corrected(x), want)
+    a, b, c = want.split([2, 1, 4], dim=-1)
+    for first, parts in (("a", (a, b, c)), ("b", (b, c)), ("c", (c,))):
+        torch.testing.assert_close(rest(corrected, first, x), torch.cat(parts, dim=-1))
+        torch.testing.assert_close(only(corrected, first, x), parts[0])
 
 
 def test_it_starts_with_one_draw_per_weight() -> None:

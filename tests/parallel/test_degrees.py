@@ -71,6 +71,7 @@ def test_a_degree_is_a_positive_whole_number(name: str, value: Any) -> None:
         ({"tensor": 2}, {"attention_bias": True}, r"attention_bias.*use parallel.shard"),
         ({"tensor": 2}, {"qk_norm": True}, "qk_norm"),
         ({"tensor": 2}, {"tied_head": False}, "an untied head"),
+        ({"tensor": 2}, {"core_ffn": "dense", "core_lora_rank": 2}, "core_lora_rank"),
     ],
 )
 def test_a_network_that_cannot_be_divided_is_refused(

@@ -1,6 +1,7 @@
 """One loop of the looped network says what transformers' own model says."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from open_mythos.errors import CheckpointError, ConfigError
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.rotary import rotary
+from open_mythos.retrofit.fold import Shared
 from open_mythos.retrofit.surgery import Plan, Start, retrofit
 
 
@@ -108,6 +110,51 @@ def test_substeps_are_euler_steps_of_the_core(pretrained: Pretrained) -> None:
         torch.testing.assert_close(made(ids, 3), want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("shared", get_args(Shared))
+def test_folded_at_full_rank_all_loops_together_are_the_source(
+    pretrained: Pretrained, shared: Shared
+) -> None:
+    model, folder = pretrained("llama", num_hidden_layers=8, rms_norm_eps=1e-5)
+    plan = Plan(prelude=1, core=2, coda=1, loops=3, start="none", lora_rank=999, shared=shared)
+    made = retrofit(folder, plan)
+    assert (made.cut.core, made.cut.dropped) == (range(1, 7), ())
+    ids = torch.randint(0, 61, (2, 17))
+    want = logits(model, ids)
+    with torch.no_grad():
+        torch.testing.assert_close(made.model(ids), want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(made.model(ids), made.model(ids, 3))
+        assert not torch.allclose(made.model(ids, 2), want, atol=1e-2)
+
+
+def test_folded_at_low_rank_it_comes_nearer_with_the_rank(pretrained: Pretrained) -> None:
+    _, folder = pretrained("llama", num_hidden_layers=6)
+    base = Plan(prelude=1, core=2, coda=1, loops=2, start="none", lora_rank=0)
+    full = retrofit(folder, replace(base, lora_rank=48)).model
+    part: Any = full.recurrent.corrections[1]
+    want = part.gate_up_up @ part.gate_up_down
+    errors = []
+    for rank in (0, 1, 8, 40):
+        made = retrofit(folder, replace(base, lora_rank=rank)).model
+        kept = torch.zeros_like(want)
+        if rank:
+            own: Any = made.recurrent.corrections[1]
+            kept = own.gate_up_up @ own.gate_up_down
+            left = torch.linalg.svdvals(want)[:, rank:].square().sum()
+            torch.testing.assert_close((want - kept).square().sum(), left)
+        errors.append((want - kept).square().sum().item())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.1 * errors[0]
+
+
+@pytest.mark.parametrize(("family", "named"), [("qwen2", "attention_bias"), ("qwen3", "qk_norm")])
+def test_layers_that_differ_in_more_than_maps_are_not_folded(
+    pretrained: Pretrained, family: str, named: str
+) -> None:
+    _, folder = pretrained(family)
+    with pytest.raises(ConfigError, match=named):
+        retrofit(folder, Plan(prelude=1, core=1, coda=1, loops=3, start="none", lora_rank=2))
+
+
 def test_weights_without_a_place_are_refused(pretrained: Pretrained) -> None:
     # A Qwen2 whose config says that it is a Llama: its biases would be lost without a word.
     _, folder = pretrained("qwen2", {"model_type": "llama"})
@@ -122,7 +169,14 @@ def test_missing_weights_are_named(pretrained: Pretrained) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"), [({"start": "lti"}, "lti_first"), ({"carry": 1.0}, "carry")]
+    ("changes", "named"),
+    [
+        ({"start": "lti"}, "lti_first"),
+        ({"carry": 1.0}, "carry"),
+        ({"lora_rank": 4}, "start='none'"),
+        ({"lora_rank": -1, "start": "none"}, "lora_rank is -1"),
+        ({"shared": "mean"}, "average"),
+    ],
 )
 def test_plans_that_cannot_be(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):

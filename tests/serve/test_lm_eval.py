@@ -49,3 +49,51 @@ def test_likelihoods_and_texts_are_the_models(
         assert greedy == bool((found.argmax(-1) == follow).all())
         shown = tokenizer.decode(said[0, start:].tolist()).split("\n")[0]
         assert text == shown
+
+
+@pytest.mark.slow
+def test_offline_tasks_have_the_same_scores_through_the_server(
+    build_model: Any, listening: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm-eval on the network, and lm-eval on a server of it, item by item and in its table."""
+    pytest.importorskip("tenacity", reason="of lm-eval[api]")
+    from open_mythos.eval import harness
+    from open_mythos.eval.offline_tasks import OFFLINE
+    from open_mythos.serve.service import Served, Service
+    from open_mythos.serve.settings import ServeConfig
+
+    tokenizer = load_tokenizer("plays")
+    model = build_model(vocab_size=tokenizer.vocab_size, max_seq_len=192, readout="last")
+    items: list[dict[tuple[str, int], list[Any]]] = []
+    whole = harness.simple_evaluate
+
+    def watched(lm: Any, **how: Any) -> Any:
+        if isinstance(lm, harness.LoopedLM):
+            lm.window = model.cfg.max_seq_len - 1  # as a server's
+        found = whole(lm, **{**how, "log_samples": True})
+        for task, samples in found["samples"].items():
+            said = [one["filtered_resps"] for one in sorted(samples, key=lambda one: one["doc_id"])]
+            items[-1][task, len(items[-1])] = said
+        return found
+
+    monkeypatch.setattr(harness, "simple_evaluate", watched)
+    how = {"tasks": list(OFFLINE), "loops": [1, 3], "limit": 3}
+    with listening(Service(Served("tiny", model, tokenizer), ServeConfig(port=0))) as url:
+        tables = []
+        for server in (None, url):
+            items.append({})
+            tables.append(harness.evaluate_loops(model, tokenizer, **how, server=server))
+    here, there = tables
+    assert list(here.rows()) != []
+    for (task, metric, values), (_, _, served) in zip(here.rows(), there.rows(), strict=True):
+        assert served == pytest.approx(values, rel=1e-4), (task, metric)
+    assert items[0].keys() == items[1].keys()
+    for key, said in items[0].items():
+        assert _flat(items[1][key]) == pytest.approx(_flat(said), rel=1e-4), key
+
+
+def _flat(said: Any) -> list[Any]:
+    """Numbers and texts of nested answers, texts as their code points."""
+    if isinstance(said, (list, tuple)):
+        return [part for one in said for part in _flat(one)]
+    return [float(ord(c)) for c in said] if isinstance(said, str) else [float(said)]

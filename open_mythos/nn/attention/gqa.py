@@ -1,5 +1,7 @@
 """Grouped-query attention: several query heads share one key/value head (Ainslie et al. 2023)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,16 @@ from open_mythos.nn.attention.by_rows import by_rows
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
-from open_mythos.nn.fused import FusedLinear, HasParts, LinearView, fused, only, rest
+from open_mythos.nn.fused import (
+    CorrectedMap,
+    FusedLinear,
+    HasParts,
+    LinearView,
+    Low,
+    fused,
+    only,
+    rest,
+)
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
@@ -20,47 +31,30 @@ from open_mythos.ops.rows import rows_backend
 from open_mythos.ops.store import rotate_store
 
 
-class GQAttention(HasParts):
-    """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width.
+class GroupedAttention:
+    """What grouped-query attention computes, whoever holds its maps.
 
     Attributes:
+        cfg: The network's config.
         heads: Query heads in this process.
         kv_heads: Key/value heads in this process.
+        wqkv: Queries, keys and values of one input, side by side.
+        wo: From all heads to the stream.
         bias: Of the fused projection, side by side; None without cfg.attention_bias.
         q_norm: Of each query head before it turns; None without cfg.qk_norm.
         k_norm: Likewise of the keys.
+        training: Whether dropout is drawn.
     """
 
-    def __init__(self, cfg: MythosConfig) -> None:
-        """Use the sizes of `cfg`, and its choice of biases and norms."""
-        super().__init__()
-        self.cfg = cfg
-        self.heads, self.kv_heads = cfg.n_heads, cfg.n_kv_heads
-        d = cfg.head_dim
-        self.wqkv = FusedLinear(
-            cfg.dim, {"q": cfg.n_heads * d, "k": cfg.n_kv_heads * d, "v": cfg.n_kv_heads * d}
-        )
-        self.wo = Linear(cfg.n_heads * d, cfg.dim)
-        self.bias = None
-        if cfg.attention_bias:
-            self.bias = nn.Parameter(torch.zeros((cfg.n_heads + 2 * cfg.n_kv_heads) * d))
-        self.q_norm = RMSNorm(d, cfg.norm_eps) if cfg.qk_norm else None
-        self.k_norm = RMSNorm(d, cfg.norm_eps) if cfg.qk_norm else None
-
-    @property
-    def wq(self) -> LinearView:
-        """Query map, a view of the fused weight."""
-        return fused(self.wqkv).part("q")
-
-    @property
-    def wk(self) -> LinearView:
-        """Key map, a view of the fused weight."""
-        return fused(self.wqkv).part("k")
-
-    @property
-    def wv(self) -> LinearView:
-        """Value map, a view of the fused weight."""
-        return fused(self.wqkv).part("v")
+    cfg: MythosConfig
+    heads: int
+    kv_heads: int
+    wqkv: FusedLinear | CorrectedMap
+    wo: Linear | CorrectedMap
+    bias: Tensor | None
+    q_norm: RMSNorm | None
+    k_norm: RMSNorm | None
+    training: bool
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Entries]:
         """Queries (B, T, H, d), and the entries k, v (B, T, K, d) that a cache keeps."""
@@ -136,6 +130,73 @@ class GQAttention(HasParts):
         out = attend_static(q, seen["k"], seen["v"], lengths, starts, self.cfg.head_dim**-0.5)
         mixed: Tensor = self.wo(out.flatten(-2))
         return mixed
+
+
+@dataclass(frozen=True)
+class CorrectedAttention(GroupedAttention):
+    """An attention layer as one loop has it: its maps corrected, all else its own."""
+
+    cfg: MythosConfig
+    heads: int
+    kv_heads: int
+    wqkv: CorrectedMap
+    wo: CorrectedMap
+    bias: Tensor | None
+    q_norm: RMSNorm | None
+    k_norm: RMSNorm | None
+    training: bool
+
+
+class GQAttention(HasParts, GroupedAttention):
+    """n_heads query heads over n_kv_heads key/value heads, rotated over the whole head width."""
+
+    wqkv: FusedLinear
+    wo: Linear
+
+    def __init__(self, cfg: MythosConfig) -> None:
+        """Use the sizes of `cfg`, and its choice of biases and norms."""
+        super().__init__()
+        self.cfg = cfg
+        self.heads, self.kv_heads = cfg.n_heads, cfg.n_kv_heads
+        d = cfg.head_dim
+        self.wqkv = FusedLinear(
+            cfg.dim, {"q": cfg.n_heads * d, "k": cfg.n_kv_heads * d, "v": cfg.n_kv_heads * d}
+        )
+        self.wo = Linear(cfg.n_heads * d, cfg.dim)
+        self.bias = None
+        if cfg.attention_bias:
+            self.bias = nn.Parameter(torch.zeros((cfg.n_heads + 2 * cfg.n_kv_heads) * d))
+        self.q_norm = RMSNorm(d, cfg.norm_eps) if cfg.qk_norm else None
+        self.k_norm = RMSNorm(d, cfg.norm_eps) if cfg.qk_norm else None
+
+    @property
+    def wq(self) -> LinearView:
+        """Query map, a view of the fused weight."""
+        return fused(self.wqkv).part("q")
+
+    @property
+    def wk(self) -> LinearView:
+        """Key map, a view of the fused weight."""
+        return fused(self.wqkv).part("k")
+
+    @property
+    def wv(self) -> LinearView:
+        """Value map, a view of the fused weight."""
+        return fused(self.wqkv).part("v")
+
+    def corrected(self, wqkv: Low, wo: Low) -> CorrectedAttention:
+        """The layer with corrections of its maps."""
+        return CorrectedAttention(
+            self.cfg,
+            self.heads,
+            self.kv_heads,
+            CorrectedMap(self.wqkv, wqkv),
+            CorrectedMap(self.wo, wo),
+            self.bias,
+            self.q_norm,
+            self.k_norm,
+            self.training,
+        )
 
     def forward(
         self,

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from open_mythos.nn.block import LoopLayers
+from open_mythos.nn.block import Corrected, LoopLayers
+from open_mythos.nn.fused import Low
 from open_mythos.nn.loop.adapter import loop_signals
+from open_mythos.nn.loop.corrections import Corrections
 from open_mythos.nn.loop.injection import Coefficients
 
 
@@ -51,7 +53,15 @@ class Constants:
             return part.clone() if isinstance(part, Tensor) else part
 
         def of_layers(tick: Tick) -> tuple[LoopLayers, ...]:
-            return tuple(LoopLayers(part.attn, own(part.router)) for part in tick.own)
+            return tuple(
+                LoopLayers(
+                    part.attn, own(part.router), None if part.low is None else copied(part.low)
+                )
+                for part in tick.own
+            )
+
+        def copied(low: Corrected) -> Corrected:
+            return Corrected(*(Low(own(each.down), own(each.up)) for each in low))
 
         ticks = tuple(
             Tick(own(t.signal), own(t.scale), own(t.last), of_layers(t)) for t in self.ticks
@@ -62,7 +72,11 @@ class Constants:
     def tensors(self) -> list[Tensor]:
         """Every tensor, in a fixed order."""
         parts = [part for tick in self.ticks for part in (tick.signal, tick.scale, tick.last)]
-        parts += [layers.router for tick in self.ticks for layers in tick.own]
+        every = [layers for tick in self.ticks for layers in tick.own]
+        parts += [layers.router for layers in every]
+        parts += [
+            t for layers in every if layers.low is not None for each in layers.low for t in each
+        ]
         if self.coefficients is not None:
             parts += [self.coefficients.a, self.coefficients.b]
         return [part for part in parts if isinstance(part, Tensor)]
@@ -93,12 +107,19 @@ def form_constants(loop: "RecurrentBlock", n_loops: int, like: Tensor) -> Consta
 
 
 def _layers_of(loop: "RecurrentBlock", row: int) -> tuple[LoopLayers, ...]:
-    """What the loops of a table row have of their own, by layer; the first use the block's."""
-    if row == 0 or (loop.routers is None and loop.attentions is None):
+    """What the loops of a table row have of their own, by layer.
+
+    Row 0 uses the block's attention and router; corrections are every row's own.
+    """
+    if not loop.owning or (row == 0 and loop.corrections is None):
         return ()
-    layers = range(loop.cfg.core_layers)
-    routers = [None if loop.routers is None else loop.routers[row - 1, i] for i in layers]
-    if loop.attentions is None:
-        return tuple(LoopLayers(None, router) for router in routers)
-    attentions: Any = loop.attentions[row - 1]
-    return tuple(LoopLayers(a, router) for a, router in zip(attentions, routers, strict=True))
+    nothing: list[Any] = [None] * loop.cfg.core_layers
+    attentions: Any = nothing
+    routers, lows = nothing, nothing
+    if row and loop.attentions is not None:
+        attentions = loop.attentions[row - 1]
+    if row and loop.routers is not None:
+        routers = list(loop.routers[row - 1].unbind())
+    if loop.corrections is not None:
+        lows = [part.of(row) for part in loop.corrections if isinstance(part, Corrections)]
+    return tuple(LoopLayers(*parts) for parts in zip(attentions, routers, lows, strict=True))

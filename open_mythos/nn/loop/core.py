@@ -8,7 +8,7 @@ from torch import Tensor
 
 from open_mythos.config.mythos import layer_name
 from open_mythos.nn.attention.context import AttentionContext
-from open_mythos.nn.block import BlockTrace, Frozen, LoopLayers, TransformerBlock
+from open_mythos.nn.block import SHARED, BlockTrace, Frozen, LoopLayers, TransformerBlock
 from open_mythos.nn.cache import Entries, LayerCache
 
 
@@ -42,7 +42,7 @@ def run_core(  # noqa: PLR0913 -- everything one pass depends on
     if len(blocks) == 1:
         return blocks[0].run(
             x, context, slot, frozen, active,
-            shared=shared, dense=dense, own=own[0] if own else None,
+            shared=shared, dense=dense, own=own[0] if own else SHARED,
         )  # fmt: skip
     new: Entries = {}
     seen: Entries = {}
@@ -56,7 +56,7 @@ def run_core(  # noqa: PLR0913 -- everything one pass depends on
             active,
             shared=None if shared is None else _of_layer(shared, i),
             dense=dense,
-            own=own[i] if own else None,
+            own=own[i] if own else SHARED,
         )
         new |= {layer_name(name, i): entry for name, entry in trace.new.items()}
         seen |= {layer_name(name, i): entry for name, entry in trace.seen.items()}

@@ -18,6 +18,7 @@ from open_mythos.nn.loop.adapter import LoRAAdapter
 from open_mythos.nn.loop.by_hand import loop_by_hand
 from open_mythos.nn.loop.constants import Constants, Tick, form_constants
 from open_mythos.nn.loop.core import run_core
+from open_mythos.nn.loop.corrections import Corrections
 from open_mythos.nn.loop.exiting import Leave, open_account
 from open_mythos.nn.loop.halting import ACTHalting
 from open_mythos.nn.loop.initial import InitialState
@@ -71,6 +72,7 @@ class RecurrentBlock(nn.Module):
         routers: (max_loop_iters - 1, core_layers, E, dim), of the loops after the first; None where
             the router is shared.
         attentions: By loop after the first, then by layer; None where attention is shared.
+        corrections: By layer, what every loop adds to its maps; None without a core_lora_rank.
         lockstep: Whether every loop runs even where nothing can change any more: ranks that talk
             inside of a loop must meet in each.
         gated: Whether the gate is trained beside a readout that does not ask it.
@@ -118,6 +120,16 @@ class RecurrentBlock(nn.Module):
             self.attentions = nn.ModuleList(
                 nn.ModuleList(kind(cfg) for _ in range(layers)) for _ in range(rows)
             )
+
+        self.corrections = None
+        if cfg.core_lora_rank:
+            self.corrections = nn.ModuleList(Corrections(cfg) for _ in range(layers))
+
+    @property
+    def owning(self) -> bool:
+        """Whether loops have weights of their own inside of the core's layers."""
+        apart = (self.routers, self.attentions, self.corrections)
+        return any(part is not None for part in apart)
 
     @property
     def blocks(self) -> list[TransformerBlock]:
