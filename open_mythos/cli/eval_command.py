@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import AsJson, Checkpoint, Device
+from open_mythos.cli.options import AsJson, Checkpoint, Device, Quantize
 
 
 def evaluate(
@@ -32,6 +32,7 @@ def evaluate(
     include: Annotated[
         Path | None, typer.Option(help="Folder with more tasks of lm-eval's kind.")
     ] = None,
+    quantize: Quantize = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -45,5 +46,6 @@ def evaluate(
         limit=limit or None,
         harness=harness,
         include=include,
+        quantised=quantize,
     )
     run(asked, checkpoint=checkpoint, device=device, as_json=as_json)

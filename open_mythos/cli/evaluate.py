@@ -27,6 +27,7 @@ class Asked:
         limit: Items of each task; None is all.
         harness: Whether lm-eval scores the offline tasks too.
         include: A folder with more tasks of lm-eval's kind.
+        quantised: "int8" or "int4" to hold the weights so.
     """
 
     tasks: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class Asked:
     limit: int | None = None
     harness: bool = False
     include: Path | None = None
+    quantised: str | None = None
 
 
 def run(asked: Asked, *, checkpoint: Path, device: str, as_json: bool) -> None:
@@ -44,7 +46,7 @@ def run(asked: Asked, *, checkpoint: Path, device: str, as_json: bool) -> None:
         InputError: If a task or a number of loops is none, or the model has no tokenizer.
         MissingExtraError: If a task is lm-eval's, which is not installed.
     """
-    opened = open_checkpoint(checkpoint, device)
+    opened = open_checkpoint(checkpoint, device, asked.quantised)
     numbers = loops_of(asked.loops, opened.model.cfg.max_loop_iters)
     table = score(asked, opened, numbers)
     if as_json:

@@ -1,10 +1,12 @@
 """From a path that a user types to the model behind it: a model folder, a checkpoint or a run."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from open_mythos.data.tokenizer import Tokenizer, tokenizer_from_folder
 from open_mythos.errors import CheckpointError, InputError
+from open_mythos.interop.quantisation import quantize
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train.build import find_device
 from open_mythos.train.checkpoints import RunFolder, newest_checkpoint, read_recipe
@@ -63,7 +65,7 @@ class Opened:
         return replace(self, recipe=replace(self.recipe, data=data))
 
 
-def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
+def open_checkpoint(path: Path, device: str = "cpu", quantised: str | None = None) -> Opened:
     """The model at `path`: a folder with config.json, or a run folder's newest checkpoint.
 
     Beside config.json may lie recipe.yaml, how it was trained, and held-out.txt, a text to judge it
@@ -72,10 +74,14 @@ def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     Args:
         path: The folder.
         device: "auto" (the accelerator if there is one), or a torch device.
+        quantised: "int8" or "int4" to hold the weights so, which a line on the error stream then
+            says how many of; None leaves them.
 
     Raises:
         CheckpointError: If there is no model, or it is damaged.
         ConfigError: If the device is not here.
+        InputError: If it cannot be quantised, or most of it would stay as it is.
+        MissingExtraError: If it is to be, without torchao.
     """
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a model folder or a run folder")
@@ -88,6 +94,8 @@ def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     told = RunFolder(root).recipe_file.is_file()
     text = folder / HELD_OUT
     model = OpenMythos.from_pretrained(folder, device=find_device(device))
+    if quantised is not None:
+        sys.stderr.write(f"{quantize(model, quantised)}\n")
     return Opened(
         folder, model, read_recipe(root) if told else None, text if text.is_file() else None
     )

@@ -27,3 +27,12 @@ OneTask = Annotated[
     typer.Option("--task", help="Of a model of mixed tasks, the one to ask.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize",
+        metavar="int8|int4",
+        help="Hold the weights in so few bits (torchao).",
+        show_default=False,
+    ),
+]

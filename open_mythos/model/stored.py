@@ -20,11 +20,13 @@ class Stored(Published):
 
     Attributes:
         calibrated: The exit that was stored beside the weights, for `exit="calibrated"`.
+        quantised: "int8" or "int4" where its weights are held so (interop/quantisation.py).
     """
 
     head: Linear
     recurrent: RecurrentBlock
     calibrated: StoredExit | None = None
+    quantised: str | None = None
 
     def __init__(self, cfg: MythosConfig) -> None:  # noqa: ARG002 -- what a network is made from
         """Nothing yet; a network adds its layers."""
