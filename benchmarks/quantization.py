@@ -2,14 +2,14 @@
 
     pip install "open-mythos[quant]"
     python benchmarks/quantization.py MODEL --out benchmarks/results/quantization.json
-    python benchmarks/quantization.py MODEL --device cuda --dtype bfloat16 --out ...
+    python benchmarks/quantization.py MODEL --device cuda --out benchmarks/results/...
 
-MODEL is a model folder with a held-out text (held-out.txt, or --text). For each kind of weight and
-each number of loops, on the same windows: loss in nats per token, its difference from the weights
-as they were, the divergence KL(before || after) of the predictions, how often both name the same
-token, and the relative difference of the logits. If a loop fed its own rounding back, these would
-grow with the number of loops. Prompt and decoding are timed at one thread unless --threads says
-otherwise, in turns, and the least of several is given.
+MODEL is a model folder with a held-out text (held-out.txt, or --text). All but the first of
+float32, bfloat16, int8 and int4 compute in bfloat16. For each and each number of loops, on the same
+windows: loss in nats per token, its difference from float32's, the divergence KL(float32 || it) of
+the predictions, how often both name the same token, and the relative difference of the logits. If
+a loop fed its own rounding back, these would grow with the number of loops. Prompt (128 tokens) and
+decoding are timed at one thread unless --threads says otherwise, in turns; the least is given.
 """
 
 import argparse
@@ -40,30 +40,27 @@ def windows(ids: list[int], width: int, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def compared(
-    before: OpenMythos, after: OpenMythos | None, rows: Tensor, n_loops: int
-) -> dict[str, float]:
-    """Mean loss of `after` (of `before` if that is None), and how far it is from `before`."""
-    sums: dict[str, float] = {}
-    for row in rows.split(4):
-        old = before(row[:, :-1], n_loops).float().flatten(0, 1)
-        new = old if after is None else after(row[:, :-1], n_loops).float().flatten(0, 1)
-        p, q = old.log_softmax(-1), new.log_softmax(-1)
-        found = {
-            "loss": F.nll_loss(q, row[:, 1:].flatten(), reduction="sum"),
-            "loss_before": F.nll_loss(p, row[:, 1:].flatten(), reduction="sum"),
-            "divergence": F.kl_div(q, p, log_target=True, reduction="sum"),
-            "same_token": (old.argmax(-1) == new.argmax(-1)).sum(),
-            "logits_off": ((new - old).norm(dim=-1) / old.norm(dim=-1)).sum(),
-        }
-        for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+def compared(models: dict[str, OpenMythos], rows: Tensor, n_loops: int) -> dict[str, Any]:
+    """By model, mean loss and how far its predictions are from those of the first."""
+    first = next(iter(models))
+    sums: dict[str, dict[str, float]] = {name: {} for name in models}
+    for row in rows.split(2):
+        told = {n: m(row[:, :-1], n_loops).float().flatten(0, 1) for n, m in models.items()}
+        old, p = told[first], told[first].log_softmax(-1)
+        for name, new in told.items():
+            q = new.log_softmax(-1)
+            found = {"loss": F.nll_loss(q, row[:, 1:].flatten(), reduction="sum")}
+            if name != first:
+                found["loss_added"] = found["loss"] - F.nll_loss(
+                    p, row[:, 1:].flatten(), reduction="sum"
+                )
+                found["divergence"] = F.kl_div(q, p, log_target=True, reduction="sum")
+                found["same_token"] = (old.argmax(-1) == new.argmax(-1)).sum()
+                found["logits_off"] = ((new - old).norm(dim=-1) / old.norm(dim=-1)).sum()
+            for what, value in found.items():
+                sums[name][what] = sums[name].get(what, 0.0) + float(value)
     count = rows.shape[0] * (rows.shape[1] - 1)
-    means = {name: value / count for name, value in sums.items()}
-    means["loss_added"] = means["loss"] - means.pop("loss_before")
-    if after is None:
-        return {"loss": means["loss"]}
-    return means
+    return {name: {k: v / count for k, v in row.items()} for name, row in sums.items()}
 
 
 @torch.inference_mode()
@@ -102,7 +99,6 @@ def main() -> None:
     parser.add_argument("--loops", default="1,4,8,32")
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
@@ -114,14 +110,14 @@ def main() -> None:
         parser.error(f"{asked.model} has no held-out.txt; give --text")
     ids = opened.tokenizer.encode(text.read_text(encoding="utf-8").replace("\f", "\n"))
     width = opened.model.cfg.max_seq_len
-    plain = opened.model.to(getattr(torch, asked.dtype))
-    device = plain.embed.weight.device
+    wide = opened.model.float()
+    device = wide.embed.weight.device
     rows = windows(ids, width, asked.windows).to(device)
     loops = [int(n) for n in asked.loops.split(",")]
 
-    models, made = {asked.dtype: plain}, {}
+    models, made = {"float32": wide, "bfloat16": copy.deepcopy(wide).bfloat16()}, {}
     for kind in KINDS:
-        models[kind] = copy.deepcopy(plain)
+        models[kind] = copy.deepcopy(models["bfloat16"])
         made[kind] = quantize(models[kind], kind)
         print(made[kind], flush=True)
     record: dict[str, Any] = {
@@ -142,11 +138,10 @@ def main() -> None:
         "speed": {},
     }
     for n in loops:
-        record["loss"][str(n)] = {
-            name: compared(plain, None if model is plain else model, rows, n)
-            for name, model in models.items()
-        }
+        record["loss"][str(n)] = compared(models, rows, n)
         print(n, record["loss"][str(n)], flush=True)
+        write_json(asked.out, record)
+    for n in loops:
         record["speed"][str(n)] = timed(models, n, asked.turns)
         print(n, record["speed"][str(n)], flush=True)
         write_json(asked.out, record)

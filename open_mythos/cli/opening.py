@@ -74,8 +74,8 @@ def open_checkpoint(path: Path, device: str = "cpu", quantised: str | None = Non
     Args:
         path: The folder.
         device: "auto" (the accelerator if there is one), or a torch device.
-        quantised: "int8" or "int4" to hold the weights so, which a line on the error stream then
-            says how many of; None leaves them.
+        quantised: "int8" or "int4" (then in bfloat16) to hold the weights so; a line on the error
+            stream says how many of them. None leaves them.
 
     Raises:
         CheckpointError: If there is no model, or it is damaged.
@@ -95,6 +95,8 @@ def open_checkpoint(path: Path, device: str = "cpu", quantised: str | None = Non
     text = folder / HELD_OUT
     model = OpenMythos.from_pretrained(folder, device=find_device(device))
     if quantised is not None:
+        if quantised == "int4":  # its products are of that type alone
+            model.bfloat16()
         sys.stderr.write(f"{quantize(model, quantised)}\n")
     return Opened(
         folder, model, read_recipe(root) if told else None, text if text.is_file() else None

@@ -33,6 +33,7 @@ class Quantised:
 
     Attributes:
         kind: "int8" or "int4".
+        dtype: What products are computed in, and all else is stored in.
         layers: Names of the linear maps that hold such weights.
         parameters: Of the network, shared ones counted once.
         quantised: Those of them in `layers`.
@@ -42,6 +43,7 @@ class Quantised:
     """
 
     kind: str
+    dtype: torch.dtype
     layers: tuple[str, ...]
     parameters: int
     quantised: int
@@ -56,9 +58,10 @@ class Quantised:
 
     def __str__(self) -> str:
         """One line for people."""
+        before, after = self.bytes_before / 1e6, self.bytes_after / 1e6
         return (
-            f"{self.kind}: {len(self.layers)} layers, {self.share:.1%} of {self.parameters:,} "
-            f"parameters; {self.bytes_before / 1e6:.1f} -> {self.bytes_after / 1e6:.1f} MB"
+            f"{self.kind} in {str(self.dtype).partition('.')[2]}: {len(self.layers)} layers, "
+            f"{self.share:.1%} of {self.parameters:,} parameters; {before:.1f} -> {after:.1f} MB"
         )
 
 
@@ -70,7 +73,7 @@ def quantize(model: OpenMythos, kind: Kind | str, *, partial: bool = False) -> Q
     gate, the per-loop adapter and the injection, which are small and decide much.
 
     Args:
-        model: On a CPU or, for int4, in bfloat16 on CUDA.
+        model: For int4 in bfloat16, on a CPU or CUDA.
         kind: "int8" or "int4".
         partial: Whether to go on where routed experts, or layers of odd widths, would stay as they
             are, or where less than half of the parameters would change.
@@ -101,6 +104,7 @@ def quantize(model: OpenMythos, kind: Kind | str, *, partial: bool = False) -> Q
             raise InputError(f"torchao left {name} as it was; this version of it does not fit")
     found = Quantised(
         kind=kind,
+        dtype=model.embed.weight.dtype,
         layers=tuple(fitting),
         parameters=total,
         quantised=taken,
@@ -164,17 +168,17 @@ def _through_torchao(model: OpenMythos, kind: str, layers: dict[str, Linear]) ->
     ao = _torchao(kind)
     weight = model.embed.weight
     config: Any
+    if kind == "int4" and weight.dtype != torch.bfloat16:
+        # On a CPU torchao takes float32 too, and 50 times as long (64 tokens, dim 512, one core).
+        raise InputError(f"the model is {weight.dtype}; int4 goes with bfloat16: model.bfloat16()")
     if kind == "int8":
         config = ao.Int8WeightOnlyConfig()
     elif weight.device.type == "cpu":
         config = _int4_on_cpu()
-    elif weight.is_cuda and weight.dtype == torch.bfloat16:
+    elif weight.is_cuda:
         config = ao.Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="tile_packed_to_4d")
     else:
-        raise InputError(
-            f"the model is {weight.dtype} on {weight.device}; int4 needs a CPU, or bfloat16 on "
-            "CUDA: model.bfloat16()"
-        )
+        raise InputError(f"the model is on {weight.device}; int4 needs a CPU or CUDA")
     ao.quantize_(model, config, filter_fn=lambda _, name: name in layers)
 
 
