@@ -5,10 +5,13 @@
 
 Small random networks, two loops. Each graph is run at shapes that it was not recorded at, and its
 logits are held against the network's own; what is refused is written down with the reason. The
-tables of docs/interop.md are this file's. Results are written after every network.
+tables of docs/interop.md are this file's. The first eight go both ways, the others, which have
+the remaining parts of the loop, as graphs alone unless --all is given (ONNX takes minutes each on a
+busy machine). Results are written after every network; what --out has already is not run again.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -66,9 +69,10 @@ def network(fields: dict[str, Any]) -> OpenMythos:
     return model
 
 
-def measured(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+def measured(fields: dict[str, Any], folder: Path, forms: list[str]) -> dict[str, Any]:
     model, row = network(fields), {"config": fields}
-    for form, export in WAYS.items():
+    for form in forms:
+        export = WAYS[form]
         path, begun = folder / f"model.{form}", time.perf_counter()
         try:
             found = export(model, path, LOOPS)
@@ -86,12 +90,21 @@ def measured(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--all", action="store_true", help="every network as ONNX too")
     asked = parser.parse_args()
-    head = {"environment": environment(torch.device("cpu"), 0), "sizes": SIZES, "loops": LOOPS}
-    rows: list[dict[str, Any]] = []
+    kept = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    rows: list[dict[str, Any]] = kept.get("networks", [])
+    head = {
+        "environment": {**environment(torch.device("cpu"), 0), "command": None},
+        "sizes": SIZES,
+        "loops": LOOPS,
+    }
     for fields in MAIN + OTHERS:
+        forms = list(WAYS) if fields in MAIN or asked.all else ["pt2"]
+        if any(row["config"] == fields and set(forms) <= set(row) for row in rows):
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(measured(fields, Path(folder)))
+            rows.append(measured(fields, Path(folder), forms))
         print(rows[-1], flush=True)
         write_json(asked.out, {**head, "networks": rows})
 

@@ -62,7 +62,7 @@ def _needed_alone(program: ExportedProgram) -> ExportedProgram:
     A mixture counts its tokens by sorting them, which only training asks for, and ONNX has no
     stable sort. Assertions about dtypes that torch records on the way hold such things in place.
     """
-    plain = program.run_decompositions({})
+    plain: ExportedProgram = program.run_decompositions({})
     graph = plain.graph_module.graph
     for node in list(graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:

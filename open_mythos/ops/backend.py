@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from open_mythos.errors import InputError
@@ -43,7 +43,10 @@ def plain(weight: object) -> bool:
 
     Kernels read memory, which such a tensor keeps otherwise; torch's own functions ask its class.
     """
-    return type(weight).__module__.partition(".")[0] in ("torch", OURS)
+    kind = type(weight)
+    if kind is nn.Parameter or kind is Tensor:  # what Dynamo can follow
+        return True
+    return kind.__module__.partition(".")[0] in ("torch", OURS)
 
 
 def has_grouped() -> bool:

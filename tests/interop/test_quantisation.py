@@ -193,3 +193,26 @@ def test_torchaos_own_weights_are_near_and_used(
         found = model(ids, 3)
     error = float((found.float() - expected).norm() / expected.norm())
     assert 1e-4 < error < off
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_on_a_gpu_kernels_leave_quantised_weights_to_their_class(
+    tiny_config: Any, randomised: Any, attn_type: str, kind: str
+) -> None:
+    pytest.importorskip("torchao", reason="torchao, of the extra [quant]")
+    sizes = {"dim": 64, "kv_lora_rank": 32, "q_lora_rank": 32, "qk_rope_head_dim": 16,
+             "qk_nope_head_dim": 16, "v_head_dim": 16, "dense_hidden": 64}  # fmt: skip
+    cfg = tiny_config(attn_type=attn_type, core_ffn="dense", **sizes)
+    model = randomised(OpenMythos(cfg), std=0.05).eval().cuda().bfloat16()
+    ids = torch.randint(cfg.vocab_size, (1, 7), device="cuda")
+    with torch.no_grad():
+        expected = model(ids, 3).float()
+        quantize(model, kind, partial=True)
+        found = model(ids, 3).float()
+        cache = model.new_cache(1, 7)
+        last = [model(ids[:, i : i + 1], 3, cache)[:, -1] for i in range(7)][-1].float()
+    assert float((found - expected).norm() / expected.norm()) < 0.3
+    torch.testing.assert_close(last, found[:, -1], rtol=0, atol=0.1)
+    assert model.generate(ids, 4, 3, temperature=0.0).shape == (1, 11)
