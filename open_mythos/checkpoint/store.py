@@ -25,6 +25,7 @@ from open_mythos.checkpoint.files import (
 from open_mythos.checkpoint.shard_files import INDEX_FILE, SHARDS, consolidate, of_model
 from open_mythos.config.mythos import FIELDS, MythosConfig
 from open_mythos.errors import CheckpointError, DamagedError
+from open_mythos.ops.backend import plain
 
 
 SCHEMA_VERSION = 1
@@ -53,6 +54,7 @@ def write_tensors(
     Views that overlap in part are stored apart.
 
     Raises:
+        CheckpointError: If a tensor is of a class of somebody else's, as quantised weights are.
         OSError: If the disk refuses, a full one included.
     """
     kept, aliases = without_aliases(tensors)
@@ -73,6 +75,11 @@ def without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], d
     storages: set[tuple[str, int]] = set()
     for name in sorted(tensors):
         tensor = tensors[name].detach()
+        if not plain(tensor):
+            raise CheckpointError(
+                f"{name} is a {type(tensor).__name__}, which safetensors cannot hold; save the "
+                "model as it was before it was quantised, and quantise it when it is loaded"
+            )
         storage = (str(tensor.device), tensor.untyped_storage().data_ptr())
         view = (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and view in seen:

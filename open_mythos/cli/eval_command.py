@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import AsJson, Checkpoint, Device
+from open_mythos.cli.options import AsJson, Checkpoint, Device, Quantize
 
 
 def evaluate(
@@ -39,6 +39,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    quantize: Quantize = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -53,5 +54,6 @@ def evaluate(
         harness=harness,
         include=include,
         server=server,
+        quantised=quantize,
     )
     run(asked, checkpoint=checkpoint, device=device, as_json=as_json)

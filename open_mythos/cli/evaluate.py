@@ -28,6 +28,7 @@ class Asked:
         harness: Whether lm-eval scores the offline tasks too.
         include: A folder with more tasks of lm-eval's kind.
         server: Address of a server that runs the model, which lm-eval then asks.
+        quantised: "int8" or "int4" to hold the weights so.
     """
 
     tasks: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Asked:
     harness: bool = False
     include: Path | None = None
     server: str | None = None
+    quantised: str | None = None
 
 
 def run(asked: Asked, *, checkpoint: Path, device: str, as_json: bool) -> None:
@@ -46,7 +48,7 @@ def run(asked: Asked, *, checkpoint: Path, device: str, as_json: bool) -> None:
         InputError: If a task or a number of loops is none, or the model has no tokenizer.
         MissingExtraError: If a task is lm-eval's, which is not installed.
     """
-    opened = open_checkpoint(checkpoint, device)
+    opened = open_checkpoint(checkpoint, device, asked.quantised)
     numbers = loops_of(asked.loops, opened.model.cfg.max_loop_iters)
     table = score(asked, opened, numbers)
     if as_json:

@@ -29,6 +29,7 @@ class Asked:
         regex: Expression that the text must match.
         json_schema: File with the schema of the text.
         device: "auto", or a torch device.
+        quantised: "int8" or "int4" to hold the weights so.
     """
 
     checkpoint: Path
@@ -40,6 +41,7 @@ class Asked:
     regex: str | None = None
     json_schema: Path | None = None
     device: str = "auto"
+    quantised: str | None = None
 
 
 def run(asked: Asked) -> None:
@@ -51,7 +53,7 @@ def run(asked: Asked) -> None:
         InputError: If two forms are asked for at once, or a request cannot be answered.
     """
     params = replace(asked.params, constraint=_constraint(asked))
-    opened = open_checkpoint(asked.checkpoint, asked.device)
+    opened = open_checkpoint(asked.checkpoint, asked.device, asked.quantised)
     tokenizer, model, n_loops = opened.tokenizer, opened.model, asked.n_loops
     if asked.exit == CALIBRATED and n_loops is None and model.calibrated is not None:
         n_loops = model.calibrated.n_loops

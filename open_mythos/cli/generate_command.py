@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Checkpoint, Device, Loops
+from open_mythos.cli.options import Checkpoint, Device, Loops, Quantize
 
 
 def generate(
@@ -60,6 +60,7 @@ def generate(
         ),
     ] = None,
     draft_tokens: Annotated[int, typer.Option(help="Tokens of a draft.")] = 4,
+    quantize: Quantize = None,
     device: Device = "auto",
 ) -> None:
     """Write text with a trained model."""
@@ -81,4 +82,4 @@ def generate(
         logprobs=0 if logprobs else None,
     )
     draft = None if draft_loops is None else Draft(draft_loops, draft_tokens)
-    run(Asked(checkpoint, prompt, params, loops, exit, draft, regex, json_schema, device))
+    run(Asked(checkpoint, prompt, params, loops, exit, draft, regex, json_schema, device, quantize))

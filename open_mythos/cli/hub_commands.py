@@ -12,6 +12,14 @@ def export(
     checkpoint: Checkpoint,
     folder: Annotated[Path, typer.Argument(help="Where to.", show_default=False)],
     loops: Loops = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="hf|pt2|onnx",
+            help="hf: for transformers; pt2, onnx: one graph with its loops fixed, no cache.",
+        ),
+    ] = "hf",
     name: Annotated[str, typer.Option(help="What the model card calls it.")] = "",
     data: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
     licence: Annotated[str, typer.Option(help="Of the weights, e.g. apache-2.0.")] = "",
@@ -22,7 +30,7 @@ def export(
         ),
     ] = True,
 ) -> None:
-    """Write a folder for transformers, pipelines and the hub."""
+    """Write a folder for transformers and the hub, or a graph for other runtimes."""
     from open_mythos.cli.export import run
 
     run(
@@ -31,4 +39,5 @@ def export(
         n_loops=loops,
         said={"name": name, "data": data, "licence": licence},
         code=code,
+        form=form,
     )

@@ -1,5 +1,6 @@
 """From a path that a user types to the model behind it: a model folder, a checkpoint or a run."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from open_mythos.data.tokenizer import Tokenizer, tokenizer_from_folder
 from open_mythos.errors import CheckpointError, InputError
+from open_mythos.interop.quantisation import quantize
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.train.build import find_device
 from open_mythos.train.checkpoints import RunFolder, newest_checkpoint, read_recipe
@@ -65,7 +67,7 @@ class Opened:
         return replace(self, recipe=replace(self.recipe, data=data))
 
 
-def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
+def open_checkpoint(path: Path, device: str = "cpu", quantised: str | None = None) -> Opened:
     """The model at `path`: a folder with config.json, or a run folder's newest checkpoint.
 
     Beside config.json may lie recipe.yaml, how it was trained, and held-out.txt, a text to judge it
@@ -74,10 +76,14 @@ def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     Args:
         path: The folder.
         device: "auto" (the accelerator if there is one), or a torch device.
+        quantised: "int8" or "int4" (then in bfloat16) to hold the weights so; a line on the error
+            stream says how many of them. None leaves them.
 
     Raises:
         CheckpointError: If there is no model, or it is damaged.
         ConfigError: If the device is not here.
+        InputError: If it cannot be quantised, or most of it would stay as it is.
+        MissingExtraError: If it is to be, without torchao.
     """
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a model folder or a run folder")
@@ -91,8 +97,12 @@ def open_checkpoint(path: Path, device: str = "cpu") -> Opened:
     text = folder / HELD_OUT
     model = OpenMythos.from_pretrained(folder, device=find_device(device))
     weight = model.embed.weight
-    if not weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16):
+    if quantised == "int4":  # its products are of that type alone
+        model.bfloat16()
+    elif not weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16):
         model.float()  # the same numbers; products of 16 bits took two cores 2 to 4 times as long
+    if quantised is not None:
+        sys.stderr.write(f"{quantize(model, quantised)}\n")
     return Opened(
         folder, model, read_recipe(root) if told else None, text if text.is_file() else None
     )

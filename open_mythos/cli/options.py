@@ -35,3 +35,12 @@ JsonFile = Annotated[
     typer.Option("--json", help="File for all numbers.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize",
+        metavar="int8|int4",
+        help="Hold the weights in so few bits (torchao).",
+        show_default=False,
+    ),
+]

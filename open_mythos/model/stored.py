@@ -21,12 +21,14 @@ class Stored(Published):
     Attributes:
         calibrated: The exit that was stored beside the weights, for `exit="calibrated"`.
         calibrated_for: Fingerprint of those weights; None where it was not taken: none is compared.
+        quantised: "int8" or "int4" where its weights are held so (interop/quantisation.py).
     """
 
     head: Linear
     recurrent: RecurrentBlock
     calibrated: StoredExit | None = None
     calibrated_for: str | None = None
+    quantised: str | None = None
 
     def __init__(self, cfg: MythosConfig) -> None:  # noqa: ARG002 -- what a network is made from
         """Nothing yet; a network adds its layers."""

@@ -1,18 +1,20 @@
 """Whether somebody looks into a layer: what is fused or captured must then be run as written."""
 
-from torch import nn
+from torch import Tensor, nn
 
-
-# The package that this file is part of: what its layers are, its layers know.
-OURS = __name__.partition(".")[0]
+from open_mythos.ops.backend import OURS, plain
 
 
 def foreign(module: nn.Module) -> bool:
-    """Whether the module is of somebody else's class: its weight then does not say all it does.
+    """Whether the module, or its weight, is of somebody else's class.
 
-    LoRA and quantisation put such modules in place of ours.
+    LoRA puts such modules in place of ours, quantisation such weights: what the weight says by
+    itself, its numbers or its memory, is then not all that the layer does.
     """
-    return type(module).__module__.partition(".")[0] not in ("torch", OURS)
+    if type(module).__module__.partition(".")[0] not in ("torch", OURS):
+        return True
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and not plain(weight)
 
 
 def patched(module: nn.Module) -> bool:

@@ -49,7 +49,7 @@ def attend(  # noqa: PLR0913 -- the arguments of attention
         flash = import_module("flash_attn").flash_attn_func
         out: Tensor = flash(q, k, v, dropout_p=dropout, softmax_scale=scale, causal=causal)
         return out
-    if dropout == 0.0 and q.shape[1] == 1 and backend == "auto" and summed(q.flatten(-2)):
+    if dropout == 0.0 and backend == "auto" and summed(q.flatten(-2)) and q.shape[1] == 1:
         return attend_summed(q, k, v, mask, scale)
     return _sdpa(q, k, v, mask, scale, dropout, causal=causal)
 
@@ -95,7 +95,7 @@ def _sdpa(
     causal: bool,
 ) -> Tensor:
     t, s = q.shape[1], k.shape[1]
-    square = causal and mask is None and t == s
+    square = bool(causal and mask is None and t == s)  # an export's lengths are symbols
     if causal and not square and t > 1:
         # SDPA aligns its own causal flag to the START of the keys; a chunk needs the end.
         seen = torch.ones(t, s, dtype=torch.bool, device=q.device).tril(s - t)

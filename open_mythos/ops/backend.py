@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from open_mythos.errors import InputError
@@ -34,6 +34,21 @@ HAS_TRITON = find_spec("triton") is not None
 HAS_FLASH = find_spec("flash_attn") is not None  # the optional flash-attn package
 
 
+# The package that this file is part of: what its tensors are, its kernels know.
+OURS = __name__.partition(".")[0]
+
+
+def plain(weight: object) -> bool:
+    """Whether no class of somebody else's is behind a weight, as quantisation puts one there.
+
+    Kernels read memory, which such a tensor keeps otherwise; torch's own functions ask its class.
+    """
+    kind = type(weight)
+    if kind is nn.Parameter or kind is Tensor:  # what Dynamo can follow
+        return True
+    return kind.__module__.partition(".")[0] in ("torch", OURS)
+
+
 def has_grouped() -> bool:
     """Whether this torch has the grouped matmul."""
     return hasattr(F, "grouped_mm")
@@ -53,9 +68,9 @@ def summed(x: Tensor) -> bool:
     """
     return (
         x.device.type == "cpu"
-        and 0 < x.numel() <= x.shape[-1]
         and torch.compiler.is_compiling()
         and not torch.compiler.is_exporting()
+        and 0 < x.numel() <= x.shape[-1]  # last: an export must not be told how many rows it has
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from open_mythos.ops.backend import HAS_TRITON, capturing, held, summed, traced
+from open_mythos.ops.backend import HAS_TRITON, capturing, held, plain, summed, traced
 from open_mythos.ops.experts import run_experts
 from open_mythos.ops.projections import swiglu
 from open_mythos.ops.routing import route_plain
@@ -62,6 +62,9 @@ def linear(x: Tensor, weight: Tensor, plus: Tensor | None = None) -> Tensor:
     Returns:
         (..., out). The kernel adds `plus` before it rounds, `linear_plain` after.
     """
+    if not plain(weight):  # quantised: its own class multiplies
+        out = F.linear(x, weight)
+        return out if plus is None else out + plus
     if few_rows(x, weight, plus):
         from open_mythos.kernels.few_linear import few_linear  # noqa: PLC0415 -- triton is optional
 

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from open_mythos.cli.main import app
 from open_mythos.cli.opening import open_checkpoint
 from open_mythos.data.tokenizer import tokenizer_from_folder
+from open_mythos.interop import formats
+from open_mythos.interop.graph import Checked
 from open_mythos.model.mythos import OpenMythos
 
 
@@ -52,3 +54,26 @@ def test_without_transformers_the_extra_is_named(
     shown = invoke(task_run, tmp_path / "hub")
     assert shown.exit_code == 2
     assert "open-mythos[hf]" in shown.stderr
+
+
+def test_a_graph_goes_with_its_tokenizer_and_the_difference_is_said(
+    text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def way(model: OpenMythos, path: Path, n_loops: int) -> Checked:
+        path.write_text(f"{n_loops} loops")
+        return Checked(2e-6, 1.0)
+
+    monkeypatch.setattr(formats, "WAYS", {"onnx": way})
+    shown = invoke(text_run, tmp_path / "out", "--format", "onnx", "--loops", 3)
+    assert shown.exit_code == 0, shown.output
+    assert "3 loops; its logits lie within 2e-06" in " ".join(shown.stderr.split())
+    assert (tmp_path / "out" / "model.onnx").read_text() == "3 loops"
+    opened = open_checkpoint(text_run)
+    text = "To be"
+    assert tokenizer_from_folder(tmp_path / "out").encode(text) == opened.tokenizer.encode(text)
+
+
+def test_a_format_that_nobody_writes_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    shown = invoke(tmp_path / "nothing", tmp_path / "out", "--format", "gguf")
+    assert shown.exit_code == 2
+    assert "no looped architecture" in shown.stderr

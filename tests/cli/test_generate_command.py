@@ -33,13 +33,13 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         "--prompt p --loops 3 --max-new-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.9 "
         "--min-p 0.1 --repetition-penalty 1.5 --presence-penalty 0.25 --frequency-penalty -1 "
         "--stop a --stop b --regex r --json-schema s --seed 7 --logprobs --exit kl:1 "
-        "--draft-loops 2 --draft-tokens 6 --device cpu"
+        "--draft-loops 2 --draft-tokens 6 --device cpu --quantize int8"
     )
     params = SamplingParams(
         0.5, 4, 0.9, 0.1, 1.5, 0.25, -1.0, seed=7, max_tokens=9, stop=("a", "b"), logprobs=0
     )
     want = Asked(
         Path("m"), "p", params, 3, "kl:1", Draft(2, 6), regex="r", json_schema=Path("s"),
-        device="cpu",
+        device="cpu", quantised="int8",
     )  # fmt: skip
     assert asked(monkeypatch, *words.split()) == want

@@ -17,4 +17,7 @@ def test_options_become_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(app, ["export", "from", "to", *words]).exit_code == 0
     assert (seen["checkpoint"], seen["folder"]) == (Path("from"), Path("to"))
     assert (seen["n_loops"], seen["code"]) == (3, False)
+    assert seen["form"] == "hf"
     assert seen["said"] == {"name": "N", "data": "D", "licence": "mit"}
+    assert CliRunner().invoke(app, ["export", "from", "to", "--format", "pt2"]).exit_code == 0
+    assert seen["form"] == "pt2"

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from open_mythos.cli import opening
 from open_mythos.cli.opening import open_checkpoint
 from open_mythos.errors import CheckpointError, ConfigError, InputError
 
@@ -22,6 +23,17 @@ def test_a_run_folder_its_checkpoint_and_an_exported_copy_are_one_model(
     assert run.recipe is not None
     assert direct.recipe == run.recipe
     assert copy.recipe is None
+
+
+def test_a_model_is_quantised_when_asked_and_its_share_is_said(
+    text_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(opening, "quantize", lambda model, kind: seen.append(kind) or "84 %")
+    open_checkpoint(text_run)
+    assert (seen, capsys.readouterr().err) == ([], "")
+    open_checkpoint(text_run, quantised="int8")
+    assert (seen, capsys.readouterr().err) == (["int8"], "84 %\n")
 
 
 def test_a_task_model_says_that_it_has_no_tokenizer(task_run: Path) -> None:

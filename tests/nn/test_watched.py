@@ -39,3 +39,14 @@ def test_a_class_of_somebody_elses_counts_as_patched_and_ours_does_not() -> None
     assert patched(Wrapper())
     assert not foreign(torch.nn.Linear(1, 1))
     assert not foreign(Linear(1, 1))
+
+
+def test_a_weight_of_somebody_elses_class_makes_its_layer_foreign() -> None:
+    class Packed(torch.Tensor):
+        """Stands where a weight stood."""
+
+    layer = Linear(2, 2)
+    assert not foreign(layer)
+    layer.weight = torch.nn.Parameter(layer.weight.detach().as_subclass(Packed))
+    assert foreign(layer)
+    assert patched(layer)

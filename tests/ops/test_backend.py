@@ -10,6 +10,7 @@ from open_mythos.ops.backend import (
     experts_backend,
     has_grouped,
     held,
+    plain,
     summed,
 )
 
@@ -187,3 +188,13 @@ def test_what_is_held_is_the_same_tensor() -> None:
     x = wide.requires_grad_()
     (grad,) = torch.autograd.grad(held(x[1:]).square().sum(), x)
     assert torch.equal(grad, torch.cat((torch.zeros_like(wide[:1]), 2 * wide[1:])))
+
+
+def test_a_weight_is_plain_unless_its_class_is_somebody_elses() -> None:
+    class Packed(torch.Tensor):
+        """Stands where a weight stood."""
+
+    weight = torch.ones(2)
+    assert plain(weight)
+    assert plain(torch.nn.Parameter(weight))
+    assert not plain(weight.as_subclass(Packed))

@@ -363,7 +363,8 @@ class RecurrentBlock(nn.Module):
             for slot in slots[len(seen) :]:  # the loops that nobody needed show the last keys
                 slot.extend(seen[-1].new or {})
         value = self.injection.gathered(now.readout.value)
-        work = skipping.work([n_loops] * h.shape[0], h.shape[1])
+        counts = skipping.tally is not None  # a list of rows would fix an export's batch
+        work = skipping.work([n_loops] * h.shape[0], h.shape[1]) if counts else None
         if not observed:
             return value, None
         read = tuple(reads.get(d, value) for d in read_loops)
