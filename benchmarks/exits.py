@@ -34,7 +34,7 @@ from open_mythos.cli.opening import Opened, open_checkpoint
 from open_mythos.cli.sweep import own_data, text_windows
 from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.tasks.mixed import MixedTasks
-from open_mythos.data.tasks.task import GeneratedTask
+from open_mythos.data.tasks.task import GeneratedTask, Task
 from open_mythos.data.windows import TokenWindows
 from open_mythos.errors import InputError
 from open_mythos.eval.accuracy import those_with_room
@@ -74,13 +74,15 @@ class Bench:
         fit: The rows.
         seen: What every exit says of them at every loop.
         kinds: The exits.
-        n_loops: The full depth.
+        level: (N,) the difficulty of each answer, where they have one: at none of them may an exit
+            lose more than one answer, which a mean over all of them would hide.
     """
 
     model: OpenMythos
     fit: Sequence[Batch]
     seen: ExitScores
     kinds: Sequence[type[Criterion]]
+    level: Tensor | None = None
 
     @property
     def n_loops(self) -> int:
@@ -99,7 +101,9 @@ class Bench:
 
         def real(threshold: float) -> Trade:
             left = answered(self.model, self.fit, self.n_loops, kind(threshold))
-            return judge(threshold, left, full)
+            trade = judge(threshold, left, full)
+            worst = 0 if self.level is None else most_lost(left.hit, full.hit, self.level)
+            return trade if worst <= 1 else replace(trade, bound=math.inf)
 
         return None if fitted is None else tightened(curve, fitted, judge.budget, real)
 
@@ -110,11 +114,17 @@ class Bench:
             trade = loosest(self.curve(kind, judge), judge.budget)
             if trade is not None and kind.name != "fixed":
                 able.append((self.work(kind, trade.mean_loops), kind.name, kind))
-        for _, _, kind in sorted(able, key=lambda one: one[:2]):
+        best: tuple[float, type[Criterion], float] | None = None
+        for least, _, kind in sorted(able, key=lambda one: one[:2]):
+            if best is not None and best[0] <= least:
+                break  # held to the budget for real, thresholds only get tighter
             kept = self.kept(kind, judge)
-            if kept is not None:
-                return kind, kept.threshold
-        return None
+            if kept is None:
+                continue
+            work = self.work(kind, kept.mean_loops)
+            if best is None or work < best[0]:
+                best = work, kind, kept.threshold
+        return None if best is None else best[1:]
 
     def simulated(self, rule: Criterion, judge: Judge) -> Trade:
         """What an exit would save and cost if what has left went on for the others' sake."""
@@ -124,6 +134,12 @@ class Bench:
     def work(self, kind: type[Criterion], mean_loops: float) -> float:
         """FLOPs of so many loops and the exit's predictions, over those of the full depth."""
         return work_of(self.model.cfg, kind, mean_loops, self.n_loops)
+
+
+def most_lost(left: Tensor, full: Tensor, level: Tensor) -> int:
+    """Right answers lost, less those won, at the difficulty that loses most."""
+    lost = full.long() - left.long()
+    return max(int(lost[level == one].sum()) for one in level.unique())
 
 
 def prefix(seen: ExitScores, n_loops: int) -> ExitScores:
@@ -262,6 +278,19 @@ def task_names(opened: Opened, named: Sequence[str]) -> list[str | None]:
     return [name for name, part in task.parts.items() if part.free]
 
 
+def free_task(task: Task) -> GeneratedTask:
+    """The same task.
+
+    Raises:
+        InputError: If its rows do not say how hard they are.
+    """
+    if not (isinstance(task, GeneratedTask) and task.free):
+        raise InputError(
+            "the loops say how hard this task's rows are, so that no exit can: leave it out"
+        )
+    return task
+
+
 def rows_of(task: GeneratedTask, difficulty: int, answers: int, seed: int) -> Batch:
     """Held-out rows with about so many answers, fewer rows the more of them fit side by side."""
     one = replace(task, batch_size=1).evaluation_batch(difficulty, seed)  # type: ignore[call-arg]
@@ -274,18 +303,15 @@ def rows_of(task: GeneratedTask, difficulty: int, answers: int, seed: int) -> Ba
 def on_task(opened: Opened, args: argparse.Namespace, budgets: Sequence[float]) -> dict[str, Any]:
     """One task: every difficulty at one depth, where the exit alone tells them apart."""
     assert opened.recipe is not None
-    task = opened.recipe.data.build_task(seed=0)
-    assert isinstance(task, GeneratedTask)
-    if not task.free:
-        raise InputError(
-            "the loops say how hard this task's rows are, so that no exit can: leave it out"
-        )
+    task = free_task(opened.recipe.data.build_task(seed=0))
     levels = those_with_room(task, ASKED, opened.model.cfg.max_seq_len)
     n_loops = max(args.loops) if args.loops else levels[-1] + SPARE
     kinds, _ = chosen_kinds(args.exits, opened)
     fit = [rows_of(task, level, args.answers, FIT) for level in levels]
     seen = watch(opened.model, fit, n_loops, {kind.name: kind(1) for kind in kinds})
-    bench = Bench(opened.model, fit, seen, kinds)
+    counts = [int((batch.targets != IGNORE).sum()) for batch in fit]
+    level_of = torch.tensor(levels).repeat_interleave(torch.tensor(counts))
+    bench = Bench(opened.model, fit, seen, kinds, level_of)
     test = {level: [rows_of(task, level, args.answers, TEST)] for level in levels}
     full = {level: answered(opened.model, rows, n_loops) for level, rows in test.items()}
     widest = Judge("accuracy", max(budgets))
