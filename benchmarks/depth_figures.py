@@ -21,7 +21,7 @@ from open_mythos.errors import InputError, MythosError
 
 IMAGES = told.ROOT / "docs" / "images"
 # Pictures are 830 pixels wide on a README; at this many inches, letters of 9 points stay readable.
-WIDTH, DPI = 8.0, 130
+WIDTH, DPI = 8.0, 120
 MOST_BYTES = 150_000
 
 # Okabe and Ito's palette: every arm keeps its colour in every picture, and a line style too.
@@ -289,6 +289,7 @@ def exits_on_text(axes: Any, found: Mapping[str, Any]) -> None:
             f"{100 * kept['budget']:g} %: {kept['mean_loops']:.2f} loops", fontsize=8,
             xy=(kept["mean_loops"], 100.0 * kept["cost"]), xytext=(8, 3),
             textcoords="offset points",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
         )  # fmt: skip
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_ylim(-0.1, top)
@@ -356,7 +357,7 @@ def draw(folder: Path, images: Path) -> None:
         if figure is None:
             print(f"{name}: nothing to draw yet; it waits for {' or '.join(files)}")
             continue
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path, dpi=DPI, pil_kwargs={"optimize": True})
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise InputError(f"{path} has {size} bytes; draw less, or at a lower resolution")

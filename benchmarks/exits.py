@@ -20,7 +20,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Bench:
         kinds: The exits.
         level: (N,) the difficulty of each answer, where they have one: at none of them may an exit
             lose more than one answer, which a mean over all of them would hide.
+        tried: Exit and threshold -> what it came to in real passes, the same for every budget.
     """
 
     model: OpenMythos
@@ -83,6 +84,7 @@ class Bench:
     seen: ExitScores
     kinds: Sequence[type[Criterion]]
     level: Tensor | None = None
+    tried: dict[Criterion, Trade] = field(default_factory=dict)
 
     @property
     def n_loops(self) -> int:
@@ -100,10 +102,13 @@ class Bench:
         fitted = loosest(curve, judge.budget)
 
         def real(threshold: float) -> Trade:
-            left = answered(self.model, self.fit, self.n_loops, kind(threshold))
-            trade = judge(threshold, left, full)
-            worst = 0 if self.level is None else most_lost(left.hit, full.hit, self.level)
-            return trade if worst <= 1 else replace(trade, bound=math.inf)
+            rule = kind(threshold)
+            if rule not in self.tried:
+                left = answered(self.model, self.fit, self.n_loops, rule)
+                trade = judge(threshold, left, full)
+                worst = 0 if self.level is None else most_lost(left.hit, full.hit, self.level)
+                self.tried[rule] = trade if worst <= 1 else replace(trade, bound=math.inf)
+            return self.tried[rule]
 
         return None if fitted is None else tightened(curve, fitted, judge.budget, real)
 
@@ -429,7 +434,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--exits", default="all")
     parser.add_argument("--data", type=Path, help="a text, instead of the one beside the model")
     parser.add_argument("--tokens", type=int, default=8192, help="of text in each part")
-    parser.add_argument("--answers", type=int, default=128, help="of each difficulty and part")
+    parser.add_argument("--answers", type=int, default=72, help="of each difficulty and part")
     parser.add_argument("--halted", choices=("freeze", "continue"), default="freeze")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--results", type=Path)
