@@ -397,30 +397,50 @@ def learner_row(task: str, learner: Learner) -> list[str]:
 
 
 def exits_text_table(document: Mapping[str, Any] | None) -> str:
-    """Every exit at every budget on fresh text."""
+    """What was run on fresh text at every budget, and every exit by its scores beside it."""
     if document is None or "text" not in document:
         return "No exits on text yet."
     parts = []
     for found in document["text"]["depths"]:
         n = found["n_loops"]
-        rows = [[f"**{kept['exit']}**, run", *trade_cells(kept, n)] for kept in found["kept"]]
-        for name, one in found["exits"].items():
-            rows += [[name, *trade_cells(kept, n)] for kept in one["kept"]]
-        rows.sort(key=lambda row: float(row[1].rstrip(" %")))
-        head = ["exit", "budget", "threshold", "mean loops", "fewer", "loss", "work"]
+        rows = [
+            [percent(kept["budget"]), f"{kept['exit']}:{kept['threshold']:.3g}", *traded(kept, n)]
+            for kept in found["kept"]
+        ]
+        head = ["budget", "exit, run", "mean loops", "fewer", "loss", "work"]
         parts.append(titled(f"{n} loops, loss {found['full']:.4f}", head, rows))
+        parts.append(by_scores(found))
     return "\n\n".join(parts)
 
 
-def trade_cells(kept: Mapping[str, Any], n_loops: int) -> list[str]:
+def traded(kept: Mapping[str, Any], n_loops: int) -> list[str]:
     return [
-        f"{100 * kept['budget']:g} %",
-        f"{kept['threshold']:.3g}",
         f"{kept['mean_loops']:.2f}",
         f"{1 - kept['mean_loops'] / n_loops:.0%}",
         f"{kept['cost']:+.2%}",
         f"{kept['work']:.2f}",
     ]
+
+
+def by_scores(found: Mapping[str, Any]) -> str:
+    """Exits x budgets: mean loops, loss and work, from one pass at full depth."""
+    budgets = sorted({k["budget"] for one in found["exits"].values() for k in one["kept"]})
+    rows = []
+    for name, one in found["exits"].items():
+        known = {kept["budget"]: kept for kept in one["kept"]}
+        rows.append([name, *(short(known.get(budget)) for budget in budgets)])
+    title = "Every exit by its scores (mean loops, loss, work)"
+    return titled(title, ["exit", *map(percent, budgets)], rows)
+
+
+def short(kept: Mapping[str, Any] | None) -> str:
+    if kept is None:
+        return NOTHING
+    return f"{kept['mean_loops']:.2f}, {kept['cost']:+.2%}, {kept['work']:.2f}"
+
+
+def percent(budget: float) -> str:
+    return f"{100 * budget:g} %"
 
 
 def exits_tasks_table(document: Mapping[str, Any] | None) -> str:
@@ -434,7 +454,7 @@ def exits_tasks_table(document: Mapping[str, Any] | None) -> str:
                 f"{level['mean_loops']:.1f} at {level['difficulty']}" for level in (first, last)
             )
             rows.append([
-                name, f"{100 * kept['budget']:g} %", f"{kept['exit']}:{kept['threshold']:.3g}",
+                name, percent(kept["budget"]), f"{kept['exit']}:{kept['threshold']:.3g}",
                 str(one["n_loops"]), f"{kept['mean_loops']:.1f}", ", ".join(ends),
                 f"{kept['accuracy']:.4f} of {kept['full']:.4f}", f"{kept['lost_points']:.2f}",
                 f"{kept['spearman']['answers']:.3f}",
