@@ -4,7 +4,7 @@
     python benchmarks/depth_figures.py --tables   # the page's tables alone; needs no matplotlib
 
 A figure whose results are not there yet is left out, with a line that says which file it waits for.
-What the numbers are: benchmarks/depth_tables.py.
+What the numbers are: benchmarks/depth_numbers.py.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import depth_tables as told  # beside this file
+import depth_numbers as told  # beside this file
+import depth_tables
 
 from open_mythos.errors import InputError, MythosError
 
@@ -369,13 +370,15 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="write the page's tables alone")
     parser.add_argument("--results", type=Path, default=told.RESULTS)
     parser.add_argument("--images", type=Path, default=IMAGES)
-    parser.add_argument("--page", type=Path, default=told.PAGE)
+    parser.add_argument("--page", type=Path, default=depth_tables.PAGE)
     args = parser.parse_args()
     try:
         if not args.tables:
             draw(args.results, args.images)
         page = args.page.read_text(encoding="utf-8")
-        args.page.write_text(told.insert(page, told.tables(args.results)), encoding="utf-8")
+        args.page.write_text(
+            depth_tables.insert(page, depth_tables.tables(args.results)), encoding="utf-8"
+        )
         print(f"{args.page.name}: tables written")
     except (MythosError, OSError) as error:
         sys.exit(str(error))

@@ -20,7 +20,7 @@ PAGE = ROOT / "docs" / "depth.md"
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """benchmarks/depth_tables.py, which is a script's neighbour and in no package."""
+    """benchmarks/depth_tables.py and what it reads, a script's neighbours and in no package."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return importlib.import_module("depth_tables")
 
