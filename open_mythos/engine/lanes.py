@@ -13,7 +13,7 @@ from open_mythos.nn.loop.exiting import Exiting, Leave
 from open_mythos.nn.loop.exits.criterion import Criterion, Exit
 from open_mythos.nn.loop.exits.gates import Act, Gate
 from open_mythos.nn.loop.exits.predictions import KL, Entropy, Stability
-from open_mythos.nn.loop.exits.states import Acceleration, Latent
+from open_mythos.nn.loop.exits.states import Acceleration, Latent, Settled
 from open_mythos.nn.loop.halting import TABLES, HaltingLedger
 from open_mythos.nn.loop.readout import ActMean, LastState, Readout
 
@@ -26,6 +26,7 @@ START: dict[object, tuple[float, ...]] = {
     Stability: (-1, 0.0),
     Acceleration: (math.nan, math.nan),
     Latent: (),
+    Settled: (math.nan,),
     KL: (),
     Entropy: (),
 }

@@ -17,7 +17,15 @@ def predict(h: torch.Tensor) -> torch.Tensor:
     return (torch.cat([h, h.square(), -h], dim=-1)[..., :37] * 2).log_softmax(-1)
 
 
-RULES = [None, "latent:0.8", "acceleration:1.2", "kl:0.3", "entropy:3.2", "stability:1"]
+RULES = [
+    None,
+    "latent:0.8",
+    "settled:1.1",
+    "acceleration:1.2",
+    "kl:0.3",
+    "entropy:3.2",
+    "stability:1",
+]
 
 
 @torch.no_grad()

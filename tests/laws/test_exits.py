@@ -21,6 +21,7 @@ EVERY = (
     "fixed:3",
     "act:0.95",
     "latent:0.2",
+    "settled:0.3",
     "acceleration:0.2",
     "kl:0.3",
     "entropy:3.3",
@@ -84,6 +85,19 @@ def start(model: OpenMythos, ids: Tensor) -> Tensor:
     return streams * first[0]  # as many alike, which are read as their sum
 
 
+def moved(x: list[Tensor], t: int) -> float:
+    """Relative change in loop t; endless before the first."""
+    return float((x[t] - x[t - 1]).norm() / x[t].norm()) if t else float("inf")
+
+
+def jump(x: list[Tensor], t: int) -> float:
+    """Relative change of the step of loop t; endless where there is no step before it."""
+    if t < 2:
+        return float("inf")
+    change = (x[t] - x[t - 1]) - (x[t - 1] - x[t - 2])
+    return float(change.norm() / x[t].norm())
+
+
 def scores(model: OpenMythos, name: str, h: list[Tensor], b: int, s: int) -> Iterator[float]:
     """One position's scores after each loop, from its states: the definitions, in plain numbers."""
     x = [state[b, s] for state in h]
@@ -91,11 +105,6 @@ def scores(model: OpenMythos, name: str, h: list[Tensor], b: int, s: int) -> Ite
     logs = [model.head(model.norm(v)).log_softmax(-1) for v in x]
     best = [int(log.argmax()) for log in logs]
     never = float("inf")
-
-    def jump(t: int) -> float:
-        """Relative change of the step of loop t, which needs a step before it."""
-        change = (x[t] - x[t - 1]) - (x[t - 1] - x[t - 2])
-        return float(change.norm() / x[t].norm())
 
     for t in range(1, len(x)):
         if name == "fixed":
@@ -108,9 +117,11 @@ def scores(model: OpenMythos, name: str, h: list[Tensor], b: int, s: int) -> Ite
                 going *= 1 - value
             yield 1 - going
         elif name == "latent":
-            yield float((x[t] - x[t - 1]).norm() / x[t].norm())
+            yield moved(x, t)
+        elif name == "settled":
+            yield max(moved(x, t - 1), moved(x, t))
         elif name == "acceleration":
-            yield max(jump(t), jump(t - 1)) if t >= 3 else never
+            yield max(jump(x, t), jump(x, t - 1))
         elif name == "entropy":
             yield -float(sum(v.exp() * v for v in logs[t]))
         elif name == "kl":
@@ -268,7 +279,7 @@ def test_a_looser_threshold_never_leaves_later(
 ) -> None:
     """Under "continue" for every position; under "freeze" for the first, which sees no other."""
     kind = EXITS[name]
-    scale = {"entropy": 4.0, "latent": 2.0, "acceleration": 2.0}.get(name, 1.0)
+    scale = {"entropy": 4.0, "latent": 2.0, "settled": 2.0, "acceleration": 2.0}.get(name, 1.0)
     tight, loose = sorted((scale * value for value in pair), reverse=kind.above)
     if kind.whole:
         tight, loose = (1.0 + int(value * 5) for value in (tight, loose))

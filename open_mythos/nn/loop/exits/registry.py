@@ -6,11 +6,12 @@ from open_mythos.errors import ConfigError, InputError, did_you_mean
 from open_mythos.nn.loop.exits.criterion import Criterion, Exit, Own
 from open_mythos.nn.loop.exits.gates import Act, Gate
 from open_mythos.nn.loop.exits.predictions import KL, Entropy, Oracle, Stability
-from open_mythos.nn.loop.exits.states import Acceleration, Fixed, Latent
+from open_mythos.nn.loop.exits.states import Acceleration, Fixed, Latent, Settled
 
 
 EXITS: dict[str, type[Criterion]] = {
-    kind.name: kind for kind in (Fixed, Act, Latent, Acceleration, KL, Entropy, Stability, Gate)
+    kind.name: kind
+    for kind in (Fixed, Act, Latent, Settled, Acceleration, KL, Entropy, Stability, Gate)
 }
 # The exit that is stored beside a model, and the one that needs to be told the answers.
 CALIBRATED, ORACLE = "calibrated", Oracle.name

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from open_mythos.nn.loop.exits.criterion import Kept, Seen
-from open_mythos.nn.loop.exits.states import Acceleration, Fixed, Latent, relative
+from open_mythos.nn.loop.exits.states import Acceleration, Fixed, Latent, Settled, relative
 
 
-def scores(rule: Fixed | Latent | Acceleration, h: Tensor) -> list[Tensor]:
+def scores(rule: Fixed | Latent | Settled | Acceleration, h: Tensor) -> list[Tensor]:
     found, kept = [], Kept()
     for t in range(1, len(h)):
         score, kept = rule.score(Seen(t, h[t - 1], h[t]), kept)
@@ -30,6 +30,25 @@ def test_latent_is_the_relative_step(path: Tensor) -> None:
     for t, score in enumerate(scores(Latent(0.1), path), start=1):
         step = (path[t] - path[t - 1]).square().sum(-1).sqrt()
         torch.testing.assert_close(score, step / path[t].square().sum(-1).sqrt())
+
+
+def test_settled_is_latent_twice_in_a_row(path: Tensor) -> None:
+    once, twice = scores(Latent(0.1), path), scores(Settled(0.1), path)
+    assert twice[0].isinf().all()
+    for score, one, other in zip(twice[1:], once, once[1:], strict=False):
+        torch.testing.assert_close(score, torch.maximum(one, other))
+
+
+def test_a_pause_fools_latent_and_not_settled() -> None:
+    """It moves, stands still for one loop, moves, and rests."""
+    places = torch.tensor([0.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.0]).view(-1, 1, 1, 1)
+    path = places * torch.randn(2, 3, 8) + torch.ones(8)
+
+    def left(rule: Latent | Settled) -> int:
+        return next(t for t, s in enumerate(scores(rule, path), 1) if bool(rule.done(s).all()))
+
+    assert left(Latent(1e-6)) == 3
+    assert left(Settled(1e-6)) == 6
 
 
 def test_acceleration_asks_for_two_small_changes_in_a_row(path: Tensor) -> None:
