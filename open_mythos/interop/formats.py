@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from open_mythos import __version__
 from open_mythos.data.tokenizer import Tokenizer, save_tokenizer
 from open_mythos.errors import CheckpointError, InputError
 from open_mythos.interop.graph import Checked, export_graph
@@ -89,7 +89,7 @@ def export_fixed(
         "output": {"logits": ["batch", "sequence", "vocab"]},
         "longest": model.cfg.max_seq_len,
         "checked": asdict(found),
-        "open_mythos": __version__,
+        "open_mythos": version("open-mythos"),
         "torch": torch.__version__,
         "config": model.cfg.to_dict(),
     }

@@ -16,7 +16,7 @@ from open_mythos.nn.cache import LookedUp
 
 
 if TYPE_CHECKING:
-    from open_mythos.nn.attention.gqa import GQAttention
+    from open_mythos.nn.attention.gqa import GroupedAttention
     from open_mythos.nn.attention.mla import MLAttention
 
 # Queries (N, heads * d), keys and values (N, kv_heads * d) of N tokens of any requests to what
@@ -64,7 +64,7 @@ class Slot(LookedUp):
         self.store, self.length, self._attend = {}, 0, attend
 
     def look(
-        self, attn: "GQAttention | MLAttention", x: Tensor, context: AttentionContext
+        self, attn: "GroupedAttention | MLAttention", x: Tensor, context: AttentionContext
     ) -> Tensor:
         """What attention says (1, N, dim) to N tokens (1, N, dim) of any requests."""
         q, new = attn.project(x, context.rotary)
