@@ -12,7 +12,7 @@ PEER_VERSION := 0.5.0
 PEER := $(PEER_CACHE)/open-mythos-$(PEER_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser check lint types imports format docs docs-serve clean peer
+.PHONY: help setup demo depth test test-slow test-browser check lint types imports format docs docs-serve clean peer
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,14 @@ $(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.torch
 	@touch $@
 
 setup: $(VENV)/.run  ## install the package into .venv
+
+depth: setup  ## docs/depth.md's story, small: tasks and text on two cores, figures and page into runs/depth
+	$(BIN)/python benchmarks/depth_text.py --size cpu --arms one-pass,untied,om05-fixed,om05-random,mythos,fixed \
+	  --also 'fixed=mythos:depth.kind=fixed' --jobs 2 --threads 1 --out runs/depth/text --results runs/depth/depth-text.json
+	$(BIN)/open-mythos depth-suite --size cpu --tasks deep-quick --designs mythos,untied --seeds 1 --jobs 2 --out runs/depth/tasks
+	cp runs/depth/tasks/suite.json runs/depth/depth-tasks.json
+	cp docs/depth.md runs/depth/depth.md
+	$(BIN)/python benchmarks/depth_figures.py --results runs/depth --images runs/depth/images --page runs/depth/depth.md
 
 demo: setup  ## train, sweep and report, in minutes, on two cores and without a network
 	$(BIN)/open-mythos demo $(ARGS)

@@ -30,6 +30,7 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "mythos": ("#0072b2", "-", "o"),
     "om05-fixed": ("#d55e00", "--", "s"),
     "om05-random": ("#e69f00", "-.", "^"),
+    "fixed": ("#56b4e9", (0, (3, 1, 1, 1)), "s"),  # type: ignore[dict-item]
     "om05": ("#d55e00", "--", "s"),
     "parcae": ("#009e73", ":", "D"),
     "huginn": ("#cc79a7", (0, (5, 1)), "v"),  # type: ignore[dict-item]
@@ -39,7 +40,8 @@ STYLES: dict[str, tuple[str, str, str]] = {
 OTHERS = ("#56b4e9", "#000000", "#88802a")
 NAMES = {
     "mythos": "mythos (ours)", "untied": "unshared blocks", "one-pass": "one pass",
-    "om05-fixed": "om05, depth fixed", "om05-random": "om05, depth drawn",
+    "om05-fixed": "om05, depth fixed", "fixed": "mythos, depth fixed",
+    "om05-random": "om05, depth drawn",
 }  # fmt: skip
 
 
@@ -230,7 +232,7 @@ def tasks_figure(found: Mapping[str, Mapping[str, told.Learner]]) -> Any:
             labels.setdefault(label, handle)
     for one in axes[::columns]:
         one.set_ylabel("accuracy over chance", fontsize=9)
-    figure.supxlabel("difficulty, loops as many (dotted line: the hardest in training)", fontsize=9)
+    figure.supxlabel("difficulty (dotted line: the hardest in training)", fontsize=9)
     figure.legend(labels.values(), labels, loc="outside upper center", ncols=4,
                   frameon=False, fontsize=9)  # fmt: skip
     return figure
@@ -239,7 +241,7 @@ def tasks_figure(found: Mapping[str, Mapping[str, told.Learner]]) -> Any:
 def stopped(axes: Any, ours: told.Learner) -> None:
     """What ours would answer if it could not loop more than in training."""
     most = ours.trained["difficulty"]
-    values = [ours.over_chance(d, ours.own_loops(min(d, most))).mean for d in ours.difficulties]
+    values = [ours.over_chance(d, ours.as_many(min(d, most))).mean for d in ours.difficulties]
     axes.plot(
         ours.difficulties, values, color=style(told.OURS)["color"], linestyle=":", linewidth=1.2,
         label=f"{told.OURS}, at most {most} loops",

@@ -115,7 +115,7 @@ def tasks_table(found: Mapping[str, Mapping[str, Learner]]) -> str:
     if not rows:
         return "No task results yet."
     head = [
-        "task (trained on)", "design", "seeds", "1 x", "2 x", "4 x", "hardest", "4 x, most loops",
+        "task (trained on)", "design", "seeds", "loops", "1 x", "2 x", "4 x", "hardest",
         "lost by 4 x the loops, points",
     ]  # fmt: skip
     return table(head, rows)
@@ -132,13 +132,11 @@ def learner_row(task: str, learner: Learner) -> list[str]:
         )
     end = learner.difficulties[-1]
     hardest = learner.over_chance(end, learner.own_loops(end)).shown(".3f")
-    far = 4 * most if 4 * most in learner.difficulties else None
-    told = learner.tied or far is None
-    long = NOTHING if told else learner.over_chance(far or 0, learner.loops[-1]).shown(".3f")
+    loops = "as many" if learner.tied and len(learner.loops) > 1 else str(learner.loops[-1])
     lost = f"{100 * max(learner.lost):.1f}" if learner.lost else NOTHING
     return [
-        f"{task} ({most})", learner.design, str(len(learner.maps)), *cells_,
-        f"{end}: {hardest}", long, lost,
+        f"{task} ({most})", learner.design, str(len(learner.maps)), loops,
+        *cells_, f"{end}: {hardest}", lost,
     ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
@@ -120,8 +121,11 @@ def test_accuracy_is_told_over_chance_at_as_many_loops_as_the_difficulty(told: M
         },
     }
     found = told.learners({"later": {"cells": [cell]}})["deep-words"]["mythos"]
-    assert [found.own_loops(d) for d in (8, 12, 16, 32, 128)] == [8, 16, 16, 64, 64]
+    assert [found.as_many(d) for d in (8, 12, 16, 32, 128)] == [8, 16, 16, 64, 64]
+    assert not found.tied  # its rows say how many factors there are
+    assert {found.own_loops(d) for d in found.difficulties} == {64}
+    assert replace(found, task="deep-p-hop").own_loops(12) == 16
     chance = 1 / 60  # of the elements of A5
     for d, row, column in ((8, 0, 1), (12, 1, 2), (32, 3, 3)):
         want = max(0.0, (rows[row][column] - chance) / (1 - chance))
-        assert found.over_chance(d, found.own_loops(d)).mean == pytest.approx(want)
+        assert found.over_chance(d, found.as_many(d)).mean == pytest.approx(want)
