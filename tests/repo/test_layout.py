@@ -108,7 +108,7 @@ def test_nothing_inside_imports_a_face() -> None:
 
 
 OPTIONAL = {
-    "datasets", "flash_attn", "lm_eval", "matplotlib", "pyarrow", "scipy", "tensorboard",
+    "datasets", "flash_attn", "lm_eval", "matplotlib", "pyarrow", "ray", "scipy", "tensorboard",
     "tiktoken", "transformers", "wandb", "zstandard",
 }  # fmt: skip
 
