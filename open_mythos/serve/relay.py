@@ -153,7 +153,8 @@ class Relay:
             GoneError: If the client left.
         """
         if scope["path"] in OWN and scope["method"] in ("GET", "HEAD"):
-            await self._own(scope["path"])(scope, receive, send)
+            answer = await self._own(scope["path"])
+            await answer(scope, receive, send)
             return
         request, settings = Request(scope, receive), self._door.settings
         record: Record = request.state.record
@@ -165,21 +166,22 @@ class Relay:
             scope["method"], scope["path"], scope["query_string"], tuple(scope["headers"]), body,
             LetIn(record.id, record.caller, record.keyed),
         )  # fmt: skip
-        answer = Passing(self._door.replicas, record, send)
+        passing = Passing(self._door.replicas, record, send)
         try:
             async with asyncio.timeout(settings.seconds + SLACK):
-                await unless_gone(receive, answer.run(call))
+                await unless_gone(receive, passing.run(call))
         except GoneError:
-            if not answer.complete:  # whoever has it all may leave
+            if not passing.complete:  # whoever has it all may leave
                 raise
         except TimeoutError:
-            await answer.fail(
+            await passing.fail(
                 Refusal(504, "the replica that had this request does not answer", code="timeout")
             )
 
-    def _own(self, path: str) -> Response:
+    async def _own(self, path: str) -> Response:
         door = self._door
         if path == "/metrics":
+            await door.look()
             text = door.metrics.text(door.stats, door.limits.in_flight, len(door.known))
             return Response(text, media_type=MEDIA_TYPE)
         bad = door.state == "broken" if path == "/health" else door.state != "ready"
