@@ -17,7 +17,13 @@ from open_mythos.train.recipe import (
 )
 from open_mythos.train.retrofit_recipe import retrofit
 from open_mythos.train.task_recipes import TASK_RECIPES
-from open_mythos.train.text_recipes import fineweb_3b, text_10m, text_30m, text_120m
+from open_mythos.train.text_recipes import (
+    fineweb_3b,
+    prose_23m,
+    text_10m,
+    text_30m,
+    text_120m,
+)
 
 
 def cpu_tiny() -> Recipe:
@@ -122,6 +128,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "text-10m": text_10m,
     "text-30m": text_30m,
     "text-120m": text_120m,
+    "prose-23m": prose_23m,
     "fineweb-3b": fineweb_3b,
     "sft": sft,
     "retrofit": retrofit,

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from open_mythos.config.designs import design
+from open_mythos.config.mythos import MythosConfig
 from open_mythos.config.presets import mythos_3b, own
 from open_mythos.train.recipe import (
     DataConfig,
@@ -36,6 +38,46 @@ def text_120m() -> Recipe:
     """
     return reader(
         "text-120m", dim=1024, batch_size=32, seq_len=1024, loops=8, optim="adamw", lr=1e-3
+    )
+
+
+def prose_23m() -> Recipe:
+    """The text model that travels with the repository: 23M parameters, four epochs of prose.
+
+    A prepared corpus of training/prose.py is asked for as `data.corpus`. One block, a dense core of
+    two with the per-loop adapter, one block; weights from N(0, 0.02) and Muon, which outweigh every
+    design at this size (docs/log.md, benchmarks/depth_text.py). Positions that halt stand still
+    ("freeze"), so that an exit saves their loops.
+    """
+    dim, seq_len, loops = 640, 512, 8
+    base = MythosConfig(
+        vocab_size=4096,
+        dim=dim,
+        n_heads=dim // 64,
+        n_kv_heads=dim // 128,
+        attn_type="gqa",
+        max_seq_len=seq_len,
+        max_output_tokens=seq_len,
+        max_loop_iters=loops,
+        prelude_layers=1,
+        core_layers=2,
+        coda_layers=1,
+        dense_hidden=2048,
+        rope_theta=10_000.0,
+        halted="freeze",
+    )
+    return Recipe(
+        name="prose-23m",
+        model=replace(design("mythos", base), core_ffn="dense", loop_lora=True),
+        data=DataConfig(kind="text", corpus="data/prose", batch_size=32, seq_len=seq_len),
+        depth=DepthConfig(kind="poisson", mean=loops, min=loops // 2, max=2 * loops),
+        optim=OptimConfig(
+            kind="muon", lr=4e-3, warmup_steps=100, schedule="linear", final_ratio=0.02
+        ),
+        engine=EngineConfig(precision="bf16", compile=True),
+        router_bias_step=0.0,
+        steps=1640,
+        save_every=500,
     )
 
 

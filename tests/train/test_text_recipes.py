@@ -6,12 +6,25 @@ from open_mythos.config.budget import parameters
 from open_mythos.config.presets import mythos_3b
 from open_mythos.train.depth import expected_depth
 from open_mythos.train.recipe import Recipe
-from open_mythos.train.text_recipes import fineweb_3b, on_gpu, text_10m, text_30m, text_120m
+from open_mythos.train.text_recipes import (
+    fineweb_3b,
+    on_gpu,
+    prose_23m,
+    text_10m,
+    text_30m,
+    text_120m,
+)
 
 
 @pytest.mark.parametrize(
     ("recipe", "millions"),
-    [(text_10m(), 10), (text_30m(), 30), (text_120m(), 120), (fineweb_3b(), 3000)],
+    [
+        (text_10m(), 10),
+        (prose_23m(), 23.3),
+        (text_30m(), 30),
+        (text_120m(), 120),
+        (fineweb_3b(), 3000),
+    ],
     ids=lambda x: x.name if isinstance(x, Recipe) else "",
 )
 def test_a_recipe_has_the_size_of_its_name(recipe: Recipe, millions: float) -> None:
