@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from open_mythos.serve.replica import Call, Part, Plan, Replica, Report
 
 
 TRIES = 4  # replicas that a call which none has begun is offered to
+REACHED = 10.0  # seconds in which a cluster must be found at its address
 ACCEPTED = 30.0  # seconds in which a replica must have taken a call
 HEALTH_PERIOD, HEALTH_TIMEOUT = 2.0, 30.0  # seconds
 STORE = 128 << 20  # bytes of shared memory: answers are small and travel without it
@@ -152,16 +154,17 @@ def ray_replicas(plan: Plan, settings: ReplicaConfig) -> Iterator[RayReplicas]:
         MissingExtraError: Without Ray Serve.
         ConfigError: If there is no such cluster, it has too little, or the replicas do not start.
     """
-    # What Ray tells its makers is nobody's business, and its ports obey whoever has no token.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to its makers
+    if settings.address is None:  # a cluster has its own rule on who may command it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray  # noqa: PLC0415 -- an extra
         from ray import serve  # noqa: PLC0415 -- an extra
     except ImportError as error:
         raise MissingExtraError("ray", "ray", "open-mythos serve --replicas") from error
-    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE}
-    told = own if settings.address is None else {"address": settings.address}
+    own = {"address": "local", "include_dashboard": False, "object_store_memory": STORE}
+    told: dict[str, Any] = own if settings.address is None else {"address": settings.address}
+    _require_there(settings.address)
     try:
         ray.init(log_to_driver=False, logging_level="error", **told)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -176,6 +179,17 @@ def ray_replicas(plan: Plan, settings: ReplicaConfig) -> Iterator[RayReplicas]:
         if settings.address is not None:  # the cluster is others' too
             serve.delete(name)
         ray.shutdown()
+
+
+def _require_there(address: str | None) -> None:
+    """Ray itself tries for minutes to reach an address at which nobody is."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit() or "://" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), REACHED).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster at {address!r}: {error}") from error
 
 
 def share(settings: ReplicaConfig, plan: Plan, there: dict[str, float]) -> ReplicaConfig:
@@ -221,6 +235,7 @@ def _deployed(name: str, plan: Plan, settings: ReplicaConfig) -> Any:
         max_ongoing_requests=2 * bounds.in_flight + 16,  # who is let in is the door's business
         health_check_period_s=HEALTH_PERIOD,
         health_check_timeout_s=HEALTH_TIMEOUT,
+        max_constructor_retry_count=2,  # of the first start; who ran once is begun anew for ever
         graceful_shutdown_timeout_s=bounds.patience,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
     )

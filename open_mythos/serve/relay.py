@@ -25,10 +25,10 @@ from open_mythos.serve.limits import Limits
 from open_mythos.serve.metrics import MEDIA_TYPE, Metrics
 from open_mythos.serve.receiving import read_raw
 from open_mythos.serve.record import Record
-from open_mythos.serve.refusals import Refusal
+from open_mythos.serve.refusals import Refusal, broken
 from open_mythos.serve.replica import BODY, Call, Part, Report
 from open_mythos.serve.settings import ServeConfig
-from open_mythos.serve.streams import GoneError, unless_gone
+from open_mythos.serve.streams import FAREWELL, GoneError, unless_gone
 
 
 OWN = frozenset(("/health", "/ready", "/metrics"))  # of the door, not of some replica
@@ -98,17 +98,16 @@ class Door:
             self.known = await self.replicas.reports()
         except TimeoutError:
             return
+        except Exception as error:  # noqa: BLE001 -- the next look may find them
+            LOGGER.error("the replicas do not say how they are", exc_info=error)
+            self.known = ()
         if any(report.state == "ready" for report in self.known):
             self._seen = time.monotonic()
 
     async def watch(self) -> None:
         """Look again and again."""
         while True:
-            try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001 -- the next round may find them
-                LOGGER.error("the replicas do not say how they are", exc_info=error)
-                self.known = ()
+            await self.look()
             await asyncio.sleep(HEARTBEAT)
 
     @property
@@ -219,6 +218,9 @@ class Passing:
             await self.fail(Refusal(503, lost, code="replica_lost", wait=1.0))
         except BusyError as error:
             await self.fail(Refusal(503, str(error), code="overloaded", wait=1.0))
+        except RuntimeError as error:
+            LOGGER.error("request %s broke off", call.let_in.id, exc_info=error)
+            await self.fail(broken())
 
     async def fail(self, refusal: Refusal) -> None:
         """End it with an error: as an answer, or, too late for that, as a stream's last line.
@@ -233,7 +235,9 @@ class Passing:
         if not self._streams:
             raise RuntimeError(refusal.message)
         line = b"data: " + json.dumps(refusal.body, separators=(",", ":")).encode() + b"\n\n"
-        await self._send({"type": BODY, "body": line, "more_body": False})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):  # who takes nothing is not waited for
+                await self._send({"type": BODY, "body": line, "more_body": False})
 
     async def _pass(self, part: Part) -> None:
         record = self._record

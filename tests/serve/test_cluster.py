@@ -6,12 +6,14 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,6 +113,17 @@ def ray() -> Any:
         warnings.simplefilter("ignore")
         pytest.importorskip("ray.serve")
         return importlib.import_module("ray")
+
+
+def test_a_cluster_that_is_not_there_is_not_waited_for(ray: Any) -> None:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with (
+        pytest.raises(ConfigError, match="no Ray cluster"),
+        ray_replicas(Plan("m", "m"), ReplicaConfig(1, address)),
+    ):
+        pass
 
 
 class Answer:

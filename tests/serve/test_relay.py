@@ -181,7 +181,14 @@ def test_the_door_notes_what_replicas_did(
 def test_a_lost_replica_takes_its_own_answers_and_no_other(
     local: LocalReplicas, talk_to: Any, stream: bool
 ) -> None:
-    body = {"model": "tiny", "prompt": "a", "max_tokens": 12, "ignore_eos": True, "stream": stream}
+    body = {
+        "model": "tiny",
+        "prompt": "a",
+        "max_tokens": 10,
+        "ignore_eos": True,
+        "stream": stream,
+        "num_loops": 1,
+    }
 
     async def script(client: Any) -> Any:
         asked = [asyncio.ensure_future(client.post(COMPLETIONS, json={**body, "seed": i}))
@@ -310,6 +317,41 @@ def test_whoever_leaves_is_told_to_the_replica(local: LocalReplicas, talk_to: An
     assert blocks == [0, 0]
     assert sum(engine.counters.tokens for engine in engines) < 4 * 60
     assert "open_mythos_gone_total 1.0" in door.metrics.text(door.stats, 0).decode()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_answer_that_breaks_off_says_so(
+    talk_to: Any, begun: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    hanging = Hanging(({"type": "http.response.start", "status": 200, "headers": kind},))
+
+    async def ask(call: Call) -> AsyncGenerator[Part, None]:
+        yield Part(hanging.begun if begun else ())
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(hanging, "ask", ask)
+
+    async def script(client: Any) -> Any:
+        return await client.post(COMPLETIONS, json={"model": "tiny", "prompt": "a"})
+
+    answer = talk_to(Door(hanging, ServeConfig()), script)
+    assert answer.status_code == (200 if begun else 500)
+    assert answer.text.startswith("data: ") == begun
+    assert "internal_error" in answer.text
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+
+
+def test_replicas_that_cannot_be_asked_are_none() -> None:
+    class Away(Hanging):
+        async def reports(self) -> Sequence[Report]:
+            raise RuntimeError("no such cluster any more")
+
+    door = Door(Away(()), ServeConfig())
+    door.known = [Report(1, "ready", added([]))]
+    asyncio.run(door.look())
+    assert (door.state, door.known) == ("waiting", ())
 
 
 def test_who_asks_too_long_keeps_what_was_known() -> None:
