@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-FILES := open_mythos tests $(wildcard examples benchmarks training example.py)
+FILES := open_mythos tests $(wildcard examples benchmarks training example.py website)
 
 # The public open-mythos 0.5.0 is a peer for tests only; it lives outside this repository.
 PEER_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/open-mythos-peer
@@ -12,10 +12,10 @@ PEER_VERSION := 0.5.0
 PEER := $(PEER_CACHE)/open-mythos-$(PEER_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types imports format clean peer
+.PHONY: help setup demo test test-slow test-browser check lint types imports format docs docs-serve clean peer
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ $(VENV)/.run: pyproject.toml constraints.txt $(VENV)/.torch
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
 	$(PIP) install -c constraints.txt -e ".[dev]"
 	@touch $(VENV)/.run $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) install -c constraints.txt -e ".[docs]"
+	@touch $@
 
 setup: $(VENV)/.run  ## install the package into .venv
 
@@ -53,6 +57,10 @@ test: $(VENV)/.dev peer  ## every law, with coverage; those that take many proce
 test-slow: $(VENV)/.dev  ## the rest: whole runs over ranks, experts dealt out, compiled graphs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
+test-browser: $(VENV)/.dev  ## the server's page in Debian's chromium, without a window
+	$(PIP) install -c constraints.txt -e ".[browser]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serve/test_browser.py $(ARGS)
+
 check: lint types imports  ## lint, types and import contracts
 
 lint: $(VENV)/.dev  ## ruff, without changing a file
@@ -68,6 +76,16 @@ imports: $(VENV)/.dev  ## the layer contracts
 format: $(VENV)/.dev  ## ruff, changing files
 	$(BIN)/ruff check --fix $(FILES)
 	$(BIN)/ruff format $(FILES)
+
+# The theme's notice of its successor is about the tool, not about these pages.
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+
+docs: $(VENV)/.docs  ## the documentation site into build/site; a warning or a dead link is an error
+	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m website.check build/site
+
+docs-serve: $(VENV)/.docs  ## the site on http://127.0.0.1:8001, made anew when a page changes
+	$(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:8001
 
 clean:  ## remove what the targets made, runs/ excepted
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \

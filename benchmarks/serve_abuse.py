@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from serve_load import Process, fetch, tiny_model
+from tiny_server import Process, deliver, fetch, tiny_model
 
 from open_mythos.bench.machine import about
 
@@ -207,10 +207,7 @@ def main() -> None:
             result[name] = asyncio.run(work)
             result[name]["settled_s"] = asyncio.run(settled(server, before["files"]))
         result |= {"before": before, "after": server.state(), "exit": server.end()}
-    text = json.dumps(result, indent=1, default=str)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    deliver(result, options)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
         mythos_small as mythos_small,
     )
     from open_mythos.data.tokenizer import MythosTokenizer as MythosTokenizer
+    from open_mythos.engine.engine import Engine as Engine
+    from open_mythos.engine.settings import EngineConfig as EngineConfig
+    from open_mythos.generate.params import SamplingParams as SamplingParams
+    from open_mythos.generate.text import stream_text as stream_text
     from open_mythos.model.foreign import load_foreign as load_foreign
     from open_mythos.model.legacy import load_legacy as load_legacy
     from open_mythos.model.mythos import OpenMythos as OpenMythos
@@ -55,6 +59,10 @@ _HOME = {
     "load_foreign": "model.foreign",
     "load_legacy": "model.legacy",
     "MythosTokenizer": "data.tokenizer",
+    "SamplingParams": "generate.params",
+    "stream_text": "generate.text",
+    "Engine": "engine.engine",
+    "EngineConfig": "engine.settings",
     "RMSNorm": "nn.norm",
     "GQAttention": "nn.attention.gqa",
     "MLAttention": "nn.attention.mla",
@@ -89,6 +97,10 @@ __all__ = [
     "load_foreign",
     "load_legacy",
     "MythosTokenizer",
+    "SamplingParams",
+    "stream_text",
+    "Engine",
+    "EngineConfig",
     "RMSNorm",
     "GQAttention",
     "MLAttention",

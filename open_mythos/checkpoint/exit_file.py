@@ -1,8 +1,13 @@
 """exit.json: the exit that was calibrated for a model, beside its weights."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from open_mythos.checkpoint.files import MANIFEST, digest, read_json, write_json
 from open_mythos.errors import ConfigError, DamagedError
@@ -88,3 +93,13 @@ def weights_of(folder: str | Path) -> str | None:
     """A name for the weights in a folder, the hash of its manifest; None where it has none."""
     path = Path(folder) / MANIFEST
     return digest(path) if path.is_file() else None
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """A name for weights in memory: equal for equal names, kinds, shapes and bytes alone."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(plain.view(torch.uint8).numpy().data)
+    return found.hexdigest()

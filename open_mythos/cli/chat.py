@@ -19,9 +19,9 @@ from open_mythos.generate.params import SamplingParams
 
 
 PROMPT = "> "
-BASE = (
-    "no chat template: the model continues text. What you type goes on behind it; an empty line "
-    "lets it write on, /reset starts anew."
+CONTINUES = (
+    "the model continues text: what you type goes on behind it; an empty line lets it write on, "
+    "/reset starts anew."
 )
 
 
@@ -72,7 +72,7 @@ def run(asked: Asked) -> None:
     screen = _screen()
     screen.note(f"{asked.checkpoint.name}: {session.depth}. /help shows the orders.")
     if not session.by_turns:
-        screen.note(BASE)
+        screen.note(CONTINUES if asked.as_text else f"no chat template: {CONTINUES}")
     talk(session, screen, typed(sys.stdin, sys.stderr))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Device, OneTask
+from open_mythos.cli.options import Device, HeldOutText, JsonFile, OneTask
 from open_mythos.errors import InputError
 
 
@@ -13,12 +13,7 @@ def doctor(
     checkpoint: Annotated[
         Path | None, typer.Argument(help="Folder with a trained model.", show_default=False)
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Text file to examine on; default: what the run held out.", show_default=False
-        ),
-    ] = None,
+    data: HeldOutText = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="Named recipe whose held-out data to take.", show_default=False),
@@ -27,10 +22,7 @@ def doctor(
         int | None,
         typer.Option(min=1, help="The trained depth; default: the recipe's.", show_default=False),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write findings and measurements.", show_default=False),
-    ] = None,
+    json_file: JsonFile = None,
     out: Annotated[
         Path | None, typer.Option(help="Write a page, FILE.html.", show_default=False)
     ] = None,

@@ -5,17 +5,12 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Checkpoint, Device, OneTask
+from open_mythos.cli.options import Checkpoint, Device, HeldOutText, JsonFile, OneTask
 
 
 def calibrate(
     checkpoint: Checkpoint,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Text file to calibrate on; default: what the run held out.", show_default=False
-        ),
-    ] = None,
+    data: HeldOutText = None,
     budget: Annotated[
         str, typer.Option(help="Loss of quality allowed, relative to the full depth.")
     ] = "0.5%",
@@ -27,9 +22,7 @@ def calibrate(
     batches: Annotated[
         int, typer.Option(min=1, help="Batches to fit on, and as many to verify on.")
     ] = 8,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for all numbers.", show_default=False)
-    ] = None,
+    json_file: JsonFile = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Report (.html) or picture (.png, .svg, .pdf).", show_default=False),

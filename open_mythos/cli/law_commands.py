@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from open_mythos.cli.options import JsonFile
+
 
 def laws(
     law: Annotated[
@@ -26,9 +28,7 @@ def laws(
         float, typer.Option(help="How often an interval is to hold the truth.")
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of the refits.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for all numbers.", show_default=False)
-    ] = None,
+    json_file: JsonFile = None,
     out: Annotated[
         Path | None, typer.Option(help="Picture: .png, .svg or .pdf.", show_default=False)
     ] = None,

@@ -152,7 +152,14 @@ def sweep(
             help="Text file to score; default: what the run held out.", show_default=False
         ),
     ] = None,
-    batches: Annotated[int, typer.Option(min=1, help="Batches to score at each depth.")] = 8,
+    batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batches to score at each depth; default: what takes seconds, 8 at most.",
+            show_default=False,
+        ),
+    ] = None,
     task: OneTask = None,
     device: Device = "auto",
     as_json: AsJson = False,

@@ -26,4 +26,12 @@ OneTask = Annotated[
     str | None,
     typer.Option("--task", help="Of a model of mixed tasks, the one to ask.", show_default=False),
 ]
+HeldOutText = Annotated[
+    Path | None,
+    typer.Option("--data", help="Text file; default: what the run held out.", show_default=False),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="File for all numbers.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from open_mythos.cli.options import AsJson
+
 
 tokenizer = typer.Typer(
     help="Train a tokenizer, or see what one does.",
@@ -50,7 +52,7 @@ def show(
     text: Annotated[
         str | None, typer.Argument(help="Text to take apart.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a tokenizer's sizes and special tokens, and how it takes a text apart."""
     from open_mythos.cli.tokenizer import run_show

@@ -1,11 +1,11 @@
 """MythosConfig: the fields of one recurrent-depth transformer, checked, without torch."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Literal
 
-from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.config.fields import INTEGER, REAL, CheckedFields, of_kind
+from open_mythos.errors import ConfigError
 
 
 AttentionType = Literal["gqa", "mla"]
@@ -30,7 +30,7 @@ WIDTH_MULTIPLE = 64
 
 
 @dataclass
-class MythosConfig:
+class MythosConfig(CheckedFields):
     """Every choice that fixes a network; assignable, and checked again when a model is built.
 
     The first block of fields and its defaults are those of the public open-mythos 0.5.0 design.
@@ -174,14 +174,6 @@ class MythosConfig:
     embed_init_std: float | None = None
     last_norm_init: float = 1.0
 
-    def __post_init__(self) -> None:
-        self.validate()
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in type(self).__dataclass_fields__:
-            raise ConfigError(f"MythosConfig has no field {name!r}; {did_you_mean(name, FIELDS)}")
-        object.__setattr__(self, name, value)
-
     # -- derived sizes ---------------------------------------------------------------------------
 
     @property
@@ -234,23 +226,7 @@ class MythosConfig:
         """Cache slots that `n_loops` loops share or fill."""
         return n_loops if self.kv == "per_loop" else 1
 
-    # -- dict, validation ------------------------------------------------------------------------
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON or YAML."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "MythosConfig":
-        """Build from plain values.
-
-        Raises:
-            ConfigError: On an unknown key (with the closest known one) or a value out of range.
-        """
-        for key in values:
-            if key not in FIELDS:
-                raise ConfigError(f"MythosConfig has no field {key!r}; {did_you_mean(key, FIELDS)}")
-        return cls(**values)
+    # -- validation ------------------------------------------------------------------------------
 
     def validate(self) -> None:
         """Refuse what cannot be built.
@@ -258,7 +234,8 @@ class MythosConfig:
         Raises:
             ConfigError: Naming the field, its value and the way out.
         """
-        self._check_types()
+        self.check_kinds()
+        self.check_least(MAY_BE_ZERO)
         self._check_ranges()
         self._check_attention()
         self._check_loop()
@@ -268,36 +245,7 @@ class MythosConfig:
                 f"({self.n_experts}); a token cannot visit more experts than there are"
             )
 
-    def _check_types(self) -> None:
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                options = " or ".join(repr(c) for c in choices)
-                raise ConfigError(f"{name} is {options}, not {value!r}")
-        for name in INTEGERS:
-            value = getattr(self, name)
-            if name in MAY_BE_NONE and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ConfigError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
-        for name in SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is True or False, not {getattr(self, name)!r}")
-        for name in REALS:
-            value = getattr(self, name)
-            if name in MAY_BE_NONE and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ConfigError(f"{name} must be a number, not {value!r}")
-            if not math.isfinite(value):
-                raise ConfigError(f"{name} must be finite, not {value!r}")
-
     def _check_ranges(self) -> None:
-        for name in INTEGERS:
-            least = 0 if name in MAY_BE_ZERO else 1
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
         if not 0.0 < self.act_threshold <= 1.0:
             raise ConfigError(
                 f"act_threshold is {self.act_threshold}; it must lie in (0, 1] "
@@ -307,13 +255,7 @@ class MythosConfig:
             raise ConfigError(f"dropout is {self.dropout}; it must lie in [0, 1)")
         if not 0.0 < self.lti_decay < 1.0:
             raise ConfigError(f"lti_decay is {self.lti_decay}; it must lie strictly inside (0, 1)")
-        for name in ("rope_theta", "norm_eps"):
-            if getattr(self, name) <= 0.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in NOT_NEGATIVE:
-            value = getattr(self, name)
-            if value is not None and value < 0.0:
-                raise ConfigError(f"{name} is {value}; it must not be negative")
+        self.check_signs(("rope_theta", "norm_eps"), NOT_NEGATIVE)
 
     def _check_loop(self) -> None:
         if not 0.0 < self.damping <= 1.0:
@@ -371,23 +313,7 @@ def layer_name(entry: str, layer: int) -> str:
 
 
 FIELDS = tuple(f.name for f in fields(MythosConfig))
-CHOICES: dict[str, tuple[str, ...]] = {
-    "attn_type": get_args(AttentionType),
-    "readout": get_args(Readout),
-    "injection": get_args(InjectionType),
-    "input_write": get_args(InputWrite),
-    "loop_norm": get_args(LoopNorm),
-    "block_norm": get_args(BlockNorm),
-    "initial_state": get_args(InitialState),
-    "coda_input": get_args(CodaInput),
-    "core_ffn": get_args(CoreFFN),
-    "loops_beyond": get_args(LoopsBeyond),
-    "halted": get_args(Halted),
-    "kv": get_args(KVMode),
-}
-INTEGERS = tuple(f.name for f in fields(MythosConfig) if f.type in (int, int | None))
-REALS = tuple(f.name for f in fields(MythosConfig) if f.type in (float, float | None))
-SWITCHES = tuple(f.name for f in fields(MythosConfig) if f.type is bool)
+INTEGERS = of_kind(MythosConfig, *INTEGER)
+REALS = of_kind(MythosConfig, *REAL)
 MAY_BE_ZERO = ("prelude_layers", "coda_layers", "n_shared_experts", "loop_index_dim")
-MAY_BE_NONE = ("dense_hidden", "embed_init_std", "head_width", "loop_index_dim")
 NOT_NEGATIVE = ("init_std", "embed_init_std", "loop_index_scale", "last_norm_init", "initial_std")

@@ -215,7 +215,8 @@ class Engine:
         wanted = [writer.asked.sampling.logprobs for writer in writers]
         logprobs = token_logprobs(landing.logits, chosen, wanted)
         sound = landing.logits.sum(-1).isfinite()  # a tenth of the time that each by itself takes
-        tokens, numbers = torch.stack((chosen, sound.to(chosen.dtype))).tolist()
+        read = torch.zeros_like(chosen) if landing.read is None else landing.read
+        tokens, numbers, left = torch.stack((chosen, sound.to(chosen.dtype), read)).tolist()
         events = []
         for i, run in enumerate(speaking):
             track = run.track
@@ -225,7 +226,7 @@ class Engine:
             elif not writers[i].most:
                 events.append(self._end(track, "length"))
             else:
-                event = writers[i].write(tokens[i], loops[track.id], logprobs[i])
+                event = writers[i].write(tokens[i], loops[track.id], logprobs[i], left[i])
                 track.tokens.append(tokens[i])
                 self.counters.tokens += 1
                 self.counters.loops += loops[track.id]

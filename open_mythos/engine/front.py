@@ -5,13 +5,15 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from open_mythos.engine.counters import Stats
 from open_mythos.engine.engine import Engine
 from open_mythos.engine.request import Event, Request
 from open_mythos.errors import BusyError
 
+
+T = TypeVar("T")
 
 PAUSE = 0.005  # seconds between steps that find nothing to do: all wait for whoever rests
 
@@ -164,7 +166,7 @@ class AsyncEngine:
             self._streams[stream.number] = stream
 
         try:
-            await self._ask(take)
+            await self._put(take)
         except asyncio.CancelledError:
             # Whether it was taken in is not known here; behind `take`, it is.
             loop = asyncio.get_running_loop()
@@ -185,7 +187,7 @@ class AsyncEngine:
     async def drain(self) -> None:
         """Take in nobody more, and wait until all have ended."""
         self._draining = True
-        while self._streams and self._error is None:
+        while (self._streams or self._asked) and self._error is None:
             self._empty.clear()
             await self._empty.wait()
 
@@ -193,10 +195,27 @@ class AsyncEngine:
         """What the engine does, between two of its steps."""
         if self._task is None or self._task.done():
             return self.engine.stats
-        found: Stats = await self._ask(lambda: self.engine.stats)
+        found: Stats = await self._put(lambda: self.engine.stats)
         return found
 
-    async def _ask(self, question: Callable[[], Any]) -> Any:
+    async def ask(self, question: Callable[[], T]) -> T:
+        """What a question of yours finds, put in the engine's thread between two of its steps.
+
+        Nobody else touches the model meanwhile, and all requests wait for it: keep it short.
+
+        Raises:
+            Exception: What the question raises; the engine goes on.
+            BusyError: If the engine is not running.
+            RuntimeError: If it broke.
+        """
+        if self._error is not None:
+            raise RuntimeError("the engine broke down") from self._error
+        if self._task is None or self._task.done():
+            raise BusyError("the engine is not running; try another")
+        found: T = await self._put(question)
+        return found
+
+    async def _put(self, question: Callable[[], Any]) -> Any:
         """What the engine's thread answers before its next step, or raises."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
@@ -210,9 +229,13 @@ class AsyncEngine:
                 loop.call_soon_threadsafe(_settle, answer, found, None)
 
         self._asked.add(answer)
-        answer.add_done_callback(self._asked.discard)
+        answer.add_done_callback(self._answered)
         self.tell(work)
         return await answer
+
+    def _answered(self, answer: "asyncio.Future[Any]") -> None:
+        self._asked.discard(answer)
+        self._empty.set()  # maybe: whoever waits looks again
 
     def tell(self, command: Callable[[], object]) -> None:
         """Let the engine's thread do something before its next step."""

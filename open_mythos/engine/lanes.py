@@ -84,6 +84,9 @@ class Lanes:
             "sin": room(half, dtype=torch.float32),
             "out": room(width),
             "exited": room(dtype=torch.bool),
+            "read": room(
+                dtype=torch.int64
+            ),  # loops after which it left; 0: it has not, or nobody asks
         }
         if cfg.readout != "last":
             self.tables |= {
@@ -117,7 +120,7 @@ class Lanes:
         """Positions that enter the loop: their state, their input and their angles."""
         for name, tensor in rows.items():
             self.put(name, lanes, tensor)
-        for name in ("exited", *TABLES):
+        for name in ("exited", "read", *TABLES):
             if name in self.tables:
                 self.tables[name].index_fill_(0, lanes, 0)
         for kind, tables in self._kept.items():

@@ -44,12 +44,14 @@ class Event:
         choice: Which of the `n` continuations.
         token: The token; None where there is none: it ended otherwise.
         text: What can be shown now and could not before; without a tokenizer, nothing.
-        loops: Loops after which the position that said the token left.
+        loops: Loops that the position that said the token ran.
         logprobs: Of the token, where they were asked for.
         finish: Why it ended; None: it goes on.
         matched: The stop string that ended it, if one did.
         prompt: With the first event of continuation 0, log-probabilities of the prompt's tokens,
             where they were asked for: None of the first, which nothing precedes.
+        read: Loops after which what it says was read: fewer than `loops` where a position that has
+            left goes on, because later ones look at what it does there (docs/engine.md).
     """
 
     request: int
@@ -61,6 +63,7 @@ class Event:
     finish: Finish | None = None
     matched: str | None = None
     prompt: tuple[TokenLogprobs | None, ...] = ()
+    read: int = 0
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,13 @@ class Landing:
         logits: (n, vocab), of the runs that end with their request's last token, in order; None
             where there are none: all were pieces of prompts.
         whole: By track, those of all positions of its run, (S, vocab), where they were asked for.
+        read: (n,) int64, loops after which the positions behind `logits` left, where they may leave
+            and go on; 0 where one did not. None where they do not.
     """
 
     logits: Tensor | None
     whole: dict[int, Tensor]
+    read: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,21 @@ class Runner:
         if self.graphs is not None and self.graphs.fits(call):
             said = self._run(lambda c: stages.logits(stages.coda(c)), call, "land")
             whole = {r.track.id: said[rows[r.track.id]].clone() for r in runs if r.track.whole}
-            kept = said.index_select(0, upload(ends, self.device)) if ends else None
-            return Landing(kept, whole)
+            if not ends:
+                return Landing(None, whole)
+            at = upload(ends, self.device)
+            return Landing(said.index_select(0, at), whole, self._read(call, at))
         x = stages.coda(call)
         whole = {r.track.id: stages.logits(x[rows[r.track.id]]) for r in runs if r.track.whole}
         if not ends:
             return Landing(None, whole)
-        return Landing(stages.logits(x.index_select(0, upload(ends, self.device))), whole)
+        at = upload(ends, self.device)
+        return Landing(stages.logits(x.index_select(0, at)), whole, self._read(call, at))
+
+    def _read(self, call: Call, rows: Tensor) -> Tensor | None:
+        if not self.stages.notes(run.track.leave for run in call.runs):
+            return None
+        return self.stages.read(call.lanes.index_select(0, rows))
 
     def _call(self, runs: Sequence[Run]) -> Call:
         self.stages.tables.follow(runs)

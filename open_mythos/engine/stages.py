@@ -1,6 +1,6 @@
 """Stages: prelude, loop and coda for the rows of a call, tensors in and tensors out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import run_blocks
 from open_mythos.nn.loop.constants import Tick
+from open_mythos.nn.loop.exiting import Leave
 from open_mythos.nn.rotary import Rotary, rotary
 
 
@@ -80,6 +81,11 @@ class Stages:
         h, e, value = (self.lanes.take(name, call.lanes) for name in ("h", "e", "value"))
         depth, gone = call.loops, torch.zeros_like(call.loops)
         beyond = nowhere(self.settings.blocks, self.settings.block_size)
+        noted = (
+            self.lanes.take("read", call.lanes).squeeze(1)
+            if self.notes(p.leave for p in parties)
+            else None
+        )
         for turn in range(turns):
             last, at = depth + 1 >= call.ends, depth.clamp(max=self.n_loops - 1)
             if turn:
@@ -98,10 +104,23 @@ class Stages:
             left = last | accounts.left.squeeze(1) if self.early else last
             value = torch.where((gone == 0)[:, None, None], accounts.value, value)
             gone = torch.where((gone == 0) & left, depth, gone)
+            if noted is not None:
+                noted = torch.where((noted == 0) & accounts.left.squeeze(1), depth, noted)
         self.lanes.put("h", call.lanes, h)
         self.lanes.put("value", call.lanes, value)
+        if noted is not None:
+            self.lanes.put("read", call.lanes, noted.unsqueeze(1))
         self.lanes.clear()
         return gone
+
+    def notes(self, leaves: Iterable[Leave | None]) -> bool:
+        """Whether to note when rows left: they may, and all loops are run none the less."""
+        halting = self.model.cfg.readout != "last"
+        return not self.early and (halting or any(leave is not None for leave in leaves))
+
+    def read(self, lanes: Tensor) -> Tensor:
+        """What was noted of `lanes` (n,): loops after which each left, 0 where it did not; (n,)."""
+        return self.lanes.take("read", lanes).squeeze(1)
 
     def coda(self, call: Call) -> Tensor:
         """What the coda says (N, 1, dim) of positions that have left the loop."""

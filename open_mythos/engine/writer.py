@@ -50,8 +50,8 @@ class Writer:
             allowed=None if self.guide is None else self.guide.allowed(),
         )
 
-    def write(self, token: int, loops: int, logprobs: TokenLogprobs | None) -> Event:
-        """One more token."""
+    def write(self, token: int, loops: int, logprobs: TokenLogprobs | None, read: int = 0) -> Event:
+        """One more token; `read` is the loop after which it was read, 0 where that is the last."""
         prompt = () if self.output else self.told
         early = len(self.output) < self.asked.sampling.min_tokens
         self.output.append(token)
@@ -76,6 +76,7 @@ class Writer:
             finish=end,
             matched=matched,
             prompt=prompt,
+            read=read or loops,
         )
 
     def end(self, finish: Finish) -> Event:

@@ -24,8 +24,8 @@ class LoopUse:
             never falling, and 1 at the end.
         mean_loops: Loops that a position took part in, on average.
         state_rms: Root mean square of the loop state after each loop, mean over batches.
-        expert_load: expert_load[t][e] is the share of loop t's routed tokens that expert e served;
-            a row sums to 1, and a loop that never ran is all 0.
+        expert_load: `expert_load[t][e]` is the share of loop t's routed tokens that expert e
+            served; a row sums to 1, and a loop that never ran is all 0.
     """
 
     n_loops: int

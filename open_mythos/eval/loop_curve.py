@@ -87,7 +87,7 @@ class DepthMap:
         name: What was scored.
         difficulties: Rows, ascending (hops, bits).
         loops: Columns, ascending.
-        accuracy: accuracy[row][column].
+        accuracy: `accuracy[row][column]`.
         n: Targets behind each cell.
     """
 

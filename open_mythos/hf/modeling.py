@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from open_mythos.checkpoint.exit_file import EXIT_FILE, read_exit, write_exit
+from open_mythos.checkpoint.exit_file import EXIT_FILE
 from open_mythos.checkpoint.files import MANIFEST
 from open_mythos.errors import CheckpointError, InputError, did_you_mean
 from open_mythos.hf.cache import CACHE_NAME, LoopCache
@@ -98,7 +98,7 @@ class OpenMythosForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[m
                 "open-mythos 0.5.0 are brought over by `open-mythos convert`)"
             )
         if args and (Path(args[0]) / EXIT_FILE).is_file():
-            model.model.calibrated = read_exit(args[0])
+            model.model.read_exit(args[0])
         return (model, info) if output_loading_info else model
 
     # -- the pass --------------------------------------------------------------------------------
@@ -272,11 +272,11 @@ class OpenMythosForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[m
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)  # of weights that this library wrote here
+        for of_others in (MANIFEST, EXIT_FILE):  # of weights that were written here before
+            (folder / of_others).unlink(missing_ok=True)
         if not (folder / CARD).exists():
             (folder / CARD).write_text(self.card(), encoding="utf-8")
-        if self.model.calibrated is not None:
-            write_exit(folder, self.model.calibrated)
+        self.model.write_exit(folder)
         if self._auto_class is not None and __name__ == "open_mythos.hf.modeling":
             self.config.auto_map = import_module("open_mythos.hf.export").write_code(folder)
             with _unregistered(type(self)):  # transformers would copy this one file

@@ -1,11 +1,10 @@
 """MoDAConfig: the fields of one mixture-of-depths network, checked, without torch."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
-from open_mythos.errors import ConfigError, did_you_mean
+from open_mythos.config.fields import CheckedFields
+from open_mythos.errors import ConfigError
 
 
 ScoreFunction = Literal["softmax", "sigmoid"]
@@ -15,7 +14,7 @@ BlockOrder = Literal["post", "pre"]
 
 
 @dataclass
-class MoDAConfig:
+class MoDAConfig(CheckedFields):
     """Every choice that fixes a MoDA network; assignable, and checked again when one is built.
 
     The first block of fields and its defaults are those of the public open-mythos 0.5.0; the second
@@ -78,37 +77,17 @@ class MoDAConfig:
     block_norm: BlockOrder = "post"
     init_std: float = 0.02
 
-    def __post_init__(self) -> None:
-        self.validate()
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in type(self).__dataclass_fields__:
-            raise ConfigError(f"MoDAConfig has no field {name!r}; {did_you_mean(name, FIELDS)}")
-        object.__setattr__(self, name, value)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON or YAML."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "MoDAConfig":
-        """Build from plain values.
-
-        Raises:
-            ConfigError: On an unknown key (with the closest known one) or a value out of range.
-        """
-        for key in values:
-            if key not in FIELDS:
-                raise ConfigError(f"MoDAConfig has no field {key!r}; {did_you_mean(key, FIELDS)}")
-        return cls(**values)
-
     def validate(self) -> None:
         """Refuse what cannot be built.
 
         Raises:
             ConfigError: Naming the field, its value and the way out.
         """
-        self._check_values()
+        self.check_kinds()
+        self.check_least(("n_shared_experts",))
+        self.check_signs(POSITIVE, NOT_NEGATIVE)
+        if self.attn_dropout >= 1.0:
+            raise ConfigError(f"attn_dropout is {self.attn_dropout}; it must lie in [0, 1)")
         if self.n_heads_q % self.n_heads_kv:
             raise ConfigError(
                 f"n_heads_q ({self.n_heads_q}) is not a multiple of n_heads_kv "
@@ -119,27 +98,6 @@ class MoDAConfig:
                 f"head_dim is {self.head_dim}; RoPE rotates pairs of channels, so it must be even"
             )
         self._check_experts()
-
-    def _check_values(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                options = " or ".join(repr(choice) for choice in choices)
-                raise ConfigError(f"{name} is {options}, not {getattr(self, name)!r}")
-        for name in INTEGERS:
-            value, least = getattr(self, name), 0 if name == "n_shared_experts" else 1
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ConfigError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
-            if value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
-        for name in REALS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ConfigError(f"{name} must be a number, not {value!r}")
-            if not math.isfinite(value) or value < 0.0 or (value == 0.0 and name in POSITIVE):
-                bound = "above 0" if name in POSITIVE else "at least 0"
-                raise ConfigError(f"{name} is {value}; it must be finite and {bound}")
-        if self.attn_dropout >= 1.0:
-            raise ConfigError(f"attn_dropout is {self.attn_dropout}; it must lie in [0, 1)")
 
     def _check_experts(self) -> None:
         routed, groups = self.n_routed_experts, self.moe_n_groups
@@ -161,13 +119,5 @@ class MoDAConfig:
             )
 
 
-FIELDS = tuple(field.name for field in fields(MoDAConfig))
-INTEGERS = tuple(field.name for field in fields(MoDAConfig) if field.type is int)
-CHOICES: dict[str, tuple[str, ...]] = {
-    "moe_score_func": get_args(ScoreFunction),
-    "moe_balance": get_args(Balance),
-    "depth_from": get_args(DepthSource),
-    "block_norm": get_args(BlockOrder),
-}
-REALS = tuple(field.name for field in fields(MoDAConfig) if field.type is float)
 POSITIVE = ("rope_base", "moe_route_scale")
+NOT_NEGATIVE = ("attn_dropout", "norm_eps", "moe_balance_alpha", "init_std")

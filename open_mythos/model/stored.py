@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from open_mythos.checkpoint.exit_file import StoredExit, read_exit
+from open_mythos.checkpoint.exit_file import StoredExit, fingerprint, read_exit, write_exit
 from open_mythos.checkpoint.store import load_model, save_model
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.errors import CheckpointError
@@ -20,19 +20,25 @@ class Stored(Published):
 
     Attributes:
         calibrated: The exit that was stored beside the weights, for `exit="calibrated"`.
+        calibrated_for: Fingerprint of those weights; None where it was not taken: none is compared.
     """
 
     head: Linear
     recurrent: RecurrentBlock
     calibrated: StoredExit | None = None
+    calibrated_for: str | None = None
 
     def __init__(self, cfg: MythosConfig) -> None:  # noqa: ARG002 -- what a network is made from
         """Nothing yet; a network adds its layers."""
         super().__init__()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors to `folder`, all or nothing."""
+        """Write config.json and model.safetensors to `folder`, all or nothing.
+
+        Then its calibrated exit, if the weights are still those that it was measured on.
+        """
         save_model(Path(folder), self.cfg, self.state_dict())
+        self.write_exit(folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
@@ -43,8 +49,22 @@ class Stored(Published):
         """
         cfg, state = load_model(Path(folder))
         model = cls.from_state(cfg, state, source=str(folder)).to(device).eval()
-        model.calibrated = read_exit(folder)
+        model.read_exit(folder)
         return model
+
+    def read_exit(self, folder: str | Path) -> None:
+        """Take the exit that was calibrated for the weights in `folder`, which this network has."""
+        self.calibrated, self.calibrated_for = read_exit(folder), None
+        state = self.state_dict()
+        if self.calibrated is not None and not any(tensor.is_meta for tensor in state.values()):
+            self.calibrated_for = fingerprint(state)
+
+    def write_exit(self, folder: str | Path) -> None:
+        """Write the calibrated exit beside the weights just written; not if they have changed."""
+        if self.calibrated is None:
+            return
+        if self.calibrated_for in (None, fingerprint(self.state_dict())):
+            write_exit(folder, self.calibrated)
 
     @classmethod
     def from_state(

@@ -110,12 +110,32 @@ def apply(
 
 def _compile(call: Call, *, inference: bool) -> Call:
     fast, owner = torch.compile(call), call.__self__  # type: ignore[attr-defined]
+    length = None
 
     @wraps(call)
     def run(*args: Any, **kwargs: Any) -> Any:
-        return (fast if inference or owner.training else call)(*args, **kwargs)
+        nonlocal length
+        if not (inference or owner.training):
+            return call(*args, **kwargs)
+        x = args[0]
+        length = length or x.shape[1]
+        if owner.training and x.shape[1] != length:
+            _keep_length(x.shape[1], (args, kwargs))
+        return fast(*args, **kwargs)
 
     return run
+
+
+def _keep_length(length: int, passed: object) -> None:
+    """Tell the compiler that lengths are few in training, where it would make one graph for any.
+
+    A graph each is the faster, and torch 2.11 cannot make the other: it stops at `_TurnQkv` in
+    bfloat16 where the number of positions is a symbol.
+    """
+    for tensor in _tensors(passed):
+        for dim, size in enumerate(tensor.shape):
+            if size == length:
+                torch._dynamo.mark_static(tensor, dim)
 
 
 def _let_rows_vary(turn: Call) -> Call:

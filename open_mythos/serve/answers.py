@@ -61,6 +61,22 @@ class Ledger:
         self.loops += sum(loops)
         return loops
 
+    def details(self, events: Sequence[Event]) -> dict[str, Any]:
+        """Each token by its id, as it is spelt and with its loops, where that was asked for."""
+        if not self.question.details:
+            return {}
+        told = [
+            {
+                "id": event.token,
+                "token": self.spellings.text(event.token),
+                "loops": event.loops,
+                "left_after": event.read,
+            }
+            for event in events
+            if event.token is not None
+        ]
+        return {"token_details": told}
+
     def frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """What stands around choices."""
         return {
@@ -119,6 +135,7 @@ class CompletionAnswer(Ledger):
             "logprobs": self._logprobs(prompt, choice, events, first),
             "finish_reason": events[-1].finish,
             "loops": loops,
+            **self.details(events),
         }
 
     def _logprobs(
@@ -199,6 +216,7 @@ class ChatAnswer(Ledger):
             "logprobs": logprobs,
             "finish_reason": events[-1].finish,
             "loops": self.count(events),
+            **self.details(events),
         }
 
     def _entry(self, one: TokenLogprobs) -> dict[str, Any]:

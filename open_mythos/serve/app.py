@@ -13,9 +13,11 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 
 from open_mythos import __version__
-from open_mythos.serve.bodies import ChatBody, CompletionBody, documented
+from open_mythos.serve.bodies import ChatBody, CompletionBody, InspectBody, documented
 from open_mythos.serve.guard import Guard
+from open_mythos.serve.inspector import known_exits
 from open_mythos.serve.metrics import MEDIA_TYPE
+from open_mythos.serve.page import PARTS, read_page
 from open_mythos.serve.refusals import Refusal
 from open_mythos.serve.service import Service
 
@@ -57,6 +59,7 @@ def build_app(service: Service) -> FastAPI:
         exception_handlers={Refusal: _refused, HTTPException: _plain},
     )
     _add_answers(app, service)
+    _add_page(app, service)
     _add_states(app, service)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
@@ -73,7 +76,14 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Answer a conversation."""
         return await service.chat(request)
 
+    @app.post("/v1/inspect", responses=ERRORS, openapi_extra=documented(InspectBody))
+    async def inspect(request: Request) -> Response:
+        """Look into a text: what each position would say after each loop, and what that took."""
+        return await service.inspect(request)
+
     began = int(time.time())
+    config = service.served.model.cfg
+    exits = known_exits(service.served.model, service.reader.n_loops)
 
     def told() -> dict[str, Any]:
         return {
@@ -82,7 +92,12 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             "created": began,
             "owned_by": TITLE,
             "max_model_len": service.reader.context,
+            "max_output_tokens": config.max_output_tokens,
             "max_loops": service.reader.n_loops,
+            "max_inspect_len": min(service.settings.inspect_tokens, service.reader.context),
+            "chat": bool(getattr(service.served.tokenizer, "chat_template", None)),
+            "readout": config.readout,
+            "exits": exits,
         }
 
     @app.get("/v1/models", responses={401: ERRORS[401]})
@@ -97,12 +112,25 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         return told()
 
 
-def _add_states(app: FastAPI, service: Service) -> None:
-    @app.get("/")
-    async def root() -> dict[str, Any]:
-        """What there is."""
-        return {"model": service.served.name, "version": __version__, "api": "/openapi.json"}
+def _add_page(app: FastAPI, service: Service) -> None:
+    page = read_page()
 
+    @app.get("/")
+    async def root(request: Request) -> Response:
+        """The page for browsers, and what there is for everybody else."""
+        if "text/html" in request.headers.get("accept", ""):
+            return page.answer("index.html", request.headers)
+        told = {"model": service.served.name, "version": __version__, "api": "/openapi.json"}
+        return JSONResponse(told, headers={"vary": "accept"})
+
+    for name in page.names - {"index.html"}:
+
+        @app.get(f"{PARTS}{name}", include_in_schema=False)
+        async def part(request: Request, name: str = name) -> Response:
+            return page.answer(name, request.headers)
+
+
+def _add_states(app: FastAPI, service: Service) -> None:
     @app.get("/health", responses={503: {"description": "The engine broke; start it anew."}})
     async def health() -> Response:
         """Whether the process is of use."""
@@ -141,7 +169,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=TITLE, version=__version__, routes=app.routes)
         _, bodies = models_json_schema(
-            [(kind, "validation") for kind in (CompletionBody, ChatBody)],
+            [(kind, "validation") for kind in (CompletionBody, ChatBody, InspectBody)],
             ref_template="#/components/schemas/{model}",
         )
         known = document.setdefault("components", {}).setdefault("schemas", {})

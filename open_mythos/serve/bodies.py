@@ -82,6 +82,7 @@ class Sampled(Strict):
     min_tokens: int | None = Field(None, ge=0, le=MOST)
     stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=STOPS)] | None = None
     ignore_eos: bool | None = None
+    token_details: bool | None = None
     # Clients send these; they change no answer.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -132,10 +133,13 @@ class Message(Strict):
         return "".join(part.text for part in self.content)
 
 
+Messages = Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=4096)]
+
+
 class ChatBody(Sampled):
     """POST /v1/chat/completions: a conversation to be answered."""
 
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=4096)]
+    messages: Messages
     max_completion_tokens: int | None = Field(None, ge=1, le=MOST)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=ALTERNATIVES)
@@ -147,6 +151,19 @@ class ChatBody(Sampled):
     modalities: list[Literal["text"]] | None = None
     parallel_tool_calls: bool | None = None  # ignored: there are no tools
     verbosity: str | None = None  # ignored
+
+
+class InspectBody(Strict):
+    """POST /v1/inspect: a text, or a conversation, and what was said after it, looked into."""
+
+    model: str = Field(min_length=1, max_length=512)
+    prompt: str | TokenIds | None = None
+    messages: Messages | None = None  # instead of a prompt
+    continuation: str | TokenIds | None = None
+    num_loops: int | None = Field(None, ge=1, le=MOST)
+    exit: str | None = Field(None, min_length=1, max_length=64)
+    top: int | None = Field(None, ge=1, le=ALTERNATIVES)
+    first: int | None = Field(None, ge=0, le=MOST)
 
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:

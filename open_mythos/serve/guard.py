@@ -10,15 +10,17 @@ from open_mythos.serve.journal import LOGGER, note
 from open_mythos.serve.keys import Keys
 from open_mythos.serve.limits import Limits
 from open_mythos.serve.metrics import Metrics
+from open_mythos.serve.page import PARTS
 from open_mythos.serve.record import Record
 from open_mythos.serve.refusals import Refusal, broken
 from open_mythos.serve.settings import LOCAL_NAMES, ServeConfig
 from open_mythos.serve.streams import GoneError
 
 
-# Nothing secret, and whoever asks whether a server lives has no key.
+# Nothing secret, and whoever asks whether a server lives has no key; nor has who opens the page,
+# whose other files lie under `PARTS`.
 OPEN = frozenset(("/", "/health", "/ready", "/openapi.json"))
-METERED = frozenset(("/v1/completions", "/v1/chat/completions"))
+METERED = frozenset(("/v1/completions", "/v1/chat/completions", "/v1/inspect"))
 # In the scope of a request that another guard has let in: no client can put it there.
 LET_IN = "open_mythos.let_in"
 
@@ -136,7 +138,7 @@ class Guard:
             name = keys.name(headers.get("authorization"))
             if name is not None:
                 record.caller, record.keyed = name, True
-            elif scope["path"] not in OPEN:
+            elif scope["path"] not in OPEN and not scope["path"].startswith(PARTS):
                 raise Refusal(
                     401, "no valid API key; send it as Authorization: Bearer KEY",
                     code="invalid_api_key", hang_up=True,

@@ -11,7 +11,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 1
 # Names of paths that a label may have: strangers choose paths, and each label costs memory.
 ROUTES = frozenset(
     ("/", "/health", "/ready", "/metrics", "/openapi.json", "/v1/models", "/v1/completions",
-     "/v1/chat/completions")
+     "/v1/chat/completions", "/v1/inspect")
 )  # fmt: skip
 METHODS = frozenset(("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"))
 GAUGES = {

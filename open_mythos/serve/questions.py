@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -12,7 +13,15 @@ from open_mythos.engine.request import Request
 from open_mythos.errors import ConfigError, InputError, MissingExtraError
 from open_mythos.generate.constrain import build_guide
 from open_mythos.generate.params import Constraint, SamplingParams
-from open_mythos.serve.bodies import ChatBody, CompletionBody, Effort, ResponseFormat, Sampled
+from open_mythos.serve.bodies import (
+    ChatBody,
+    CompletionBody,
+    Effort,
+    InspectBody,
+    Message,
+    ResponseFormat,
+    Sampled,
+)
 from open_mythos.serve.refusals import Refusal, invalid
 from open_mythos.serve.settings import ServeConfig
 
@@ -35,6 +44,7 @@ class Question:
         alternatives: Likeliest tokens to report beside each; None: no log-probabilities.
         stream: Whether the answer comes in pieces.
         usage: Whether a stream ends with what it cost.
+        details: Whether each token is told by its id, with its loops.
     """
 
     requests: tuple[Request, ...]
@@ -44,6 +54,7 @@ class Question:
     alternatives: int | None
     stream: bool
     usage: bool
+    details: bool = False
 
     @property
     def prompt_tokens(self) -> int:
@@ -101,22 +112,61 @@ class Reader:
         for name in ("tools", "functions"):
             if getattr(body, name):
                 raise invalid(f"{name} are not supported: the model calls none", name)
-        # Templates know "system"; "developer" is OpenAI's newer name of it.
-        messages = [
-            {"role": "system" if m.role == "developer" else m.role, "content": m.text}
-            for m in body.messages
-        ]
-        try:
-            ids = encode_prompt(self.tokenizer, cast("list[ChatMessage]", messages))
-            end = end_of_turn(self.tokenizer)
-        except InputError as error:
-            raise invalid(str(error), "messages") from error
+        ids, end = self._conversation(body.messages)
         most = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
         report = (body.top_logprobs or 0) if body.logprobs else None
         sampling = self._sampling(body, most, report, () if end is None else (end,))
         return self._question(body, [(ids, "")], sampling, None, namespace)
 
+    def inspected(self, body: InspectBody) -> tuple[list[int], int]:
+        """The tokens that are to be looked into, and how many of them are the prompt.
+
+        Raises:
+            Refusal: If there is no text, or more of it than this server looks into.
+        """
+        if (body.prompt is None) == (body.messages is None):
+            raise invalid("give a prompt, or messages: one of the two", "prompt")
+        if body.messages is not None:
+            prompt, _ = self._conversation(body.messages)
+        else:
+            given = body.prompt or ""
+            prompt = self.tokenizer.encode(given) if isinstance(given, str) else given
+            prompt = prompt or self._beginning()
+        more = body.continuation or []
+        ids = prompt + (self.tokenizer.encode(more) if isinstance(more, str) else more)
+        most = min(self.settings.inspect_tokens, self.context)
+        if len(ids) > most:
+            raise Refusal(
+                400, f"the text has {len(ids)} tokens; this server looks into {most}: what it "
+                "says of the first ones does not depend on those behind them, so send fewer",
+                param="prompt", code="context_length_exceeded",
+            )  # fmt: skip
+        self.require_loops(body.num_loops)
+        return ids, len(prompt)
+
+    def require_loops(self, asked: int | None) -> None:
+        """Refuse more loops than there are.
+
+        Raises:
+            Refusal: 400.
+        """
+        if asked is not None and asked > self.n_loops:
+            raise invalid(f"num_loops is {asked}; this server runs at most {self.n_loops}",
+                          "num_loops")  # fmt: skip
+
     # -- parts -----------------------------------------------------------------------------------
+
+    def _conversation(self, told: Sequence[Message]) -> tuple[list[int], int | None]:
+        """Ids of a conversation up to its answer, and the token that ends one."""
+        # Templates know "system"; "developer" is OpenAI's newer name of it.
+        messages = [
+            {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in told
+        ]
+        try:
+            ids = encode_prompt(self.tokenizer, cast("list[ChatMessage]", messages))
+            return ids, end_of_turn(self.tokenizer)
+        except InputError as error:
+            raise invalid(str(error), "messages") from error
 
     def _prompts(self, body: CompletionBody) -> list[tuple[list[int], str]]:
         """Ids and text of each prompt; an empty text starts one."""
@@ -225,14 +275,13 @@ class Reader:
             alternatives=sampling.logprobs,
             stream=bool(body.stream),
             usage=body.stream_options is not None and bool(body.stream_options.include_usage),
+            details=bool(body.token_details),
         )
 
     def _loops(self, body: Sampled) -> int | None:
         """Loops asked for: their number, or an effort's share of the most."""
         if body.reasoning_effort is None:
-            if body.num_loops is not None and body.num_loops > self.n_loops:
-                raise invalid(f"num_loops is {body.num_loops}; this server runs at most "
-                              f"{self.n_loops}", "num_loops")  # fmt: skip
+            self.require_loops(body.num_loops)
             return body.num_loops
         if body.num_loops is not None:
             raise invalid("reasoning_effort is a number of loops; drop it or num_loops",

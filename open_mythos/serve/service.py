@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -18,7 +18,8 @@ from open_mythos.engine.settings import EngineConfig
 from open_mythos.errors import BusyError, ConfigError, InputError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.serve.answers import Answer, ChatAnswer, CompletionAnswer
-from open_mythos.serve.bodies import ChatBody, CompletionBody
+from open_mythos.serve.bodies import ChatBody, CompletionBody, InspectBody
+from open_mythos.serve.inspector import Inspector
 from open_mythos.serve.journal import LOGGER
 from open_mythos.serve.keys import Keys
 from open_mythos.serve.limits import Limits
@@ -30,6 +31,9 @@ from open_mythos.serve.refusals import Refusal, broken, invalid
 from open_mythos.serve.settings import ServeConfig
 from open_mythos.serve.spellings import Spellings
 from open_mythos.serve.streams import EventStream, close_all, merged, open_all, unless_gone
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Service:
         limits: How much at once.
         metrics: What was done.
         front: The engine.
+        reader: Bodies to questions.
+        spellings: Tokens by themselves.
+        inspector: Looks into texts.
         ending: Whether it takes nobody new.
     """
 
@@ -84,6 +91,7 @@ class Service:
             settings=self.settings,
         )
         self.spellings = Spellings(served.tokenizer)
+        self.inspector = Inspector(self.front, self.reader, self.spellings)
         self.ending = False
 
     @property
@@ -109,7 +117,26 @@ class Service:
         answer = ChatAnswer(question, self.spellings, self.served.name)
         return await self._answer(request, record, question, answer)
 
+    async def inspect(self, request: HttpRequest) -> Response:
+        """Answer POST /v1/inspect."""
+        body, raw = await read_body(request, InspectBody, self.settings)
+        record = self._begin(request, body.model, raw)
+        ids, prompt = await asyncio.to_thread(self.reader.inspected, body)
+        record.prompt_tokens = len(ids)
+        return Response(
+            await self._in_time(request, self.inspector.look(body, ids, prompt)),
+            media_type="application/json",
+        )
+
     # -- parts -----------------------------------------------------------------------------------
+
+    async def _in_time(self, request: HttpRequest, work: Coroutine[Any, Any, T]) -> T:
+        """What becomes of some work, unless it takes too long or the client leaves."""
+        try:
+            async with asyncio.timeout(self.settings.seconds):
+                return await unless_gone(request.receive, work)
+        except TimeoutError:
+            raise self._late from None
 
     def _begin(self, request: HttpRequest, model: str, raw: bytes) -> Record:
         self.require_model(model)
@@ -143,12 +170,8 @@ class Service:
     ) -> Response:
         record.prompt_tokens = question.prompt_tokens
         if not question.stream:
-            try:
-                async with asyncio.timeout(self.settings.seconds):
-                    whole = self._whole(record, question, answer)
-                    return JSONResponse(await unless_gone(request.receive, whole))
-            except TimeoutError:
-                raise self._late from None
+            whole = self._whole(record, question, answer)
+            return JSONResponse(await self._in_time(request, whole))
         streams = await self._open(question)
         return EventStream(
             self._lines(streams, record, question, answer),

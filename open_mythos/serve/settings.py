@@ -19,6 +19,8 @@ class ServeConfig:
         public: Whether strangers may come in without a key.
         body_bytes: Most bytes of a request's body.
         schema_bytes: Most bytes of a JSON schema.
+        inspect_tokens: Most tokens of a text that is looked into (/v1/inspect): one pass, for which
+            all others wait.
         prompts: Most prompts of one request.
         choices: Most continuations of one request, over all its prompts.
         in_flight: Most requests that are answered at once; more get a 503.
@@ -38,6 +40,7 @@ class ServeConfig:
     public: bool = False
     body_bytes: int = 2 << 20
     schema_bytes: int = 64 << 10
+    inspect_tokens: int = 512
     prompts: int = 64
     choices: int = 128
     in_flight: int = 512
@@ -54,7 +57,7 @@ class ServeConfig:
     def __post_init__(self) -> None:
         for name in ("body_bytes", "schema_bytes", "prompts", "choices", "in_flight"):
             self._require_count(name)
-        for name in ("connections", "half_open"):
+        for name in ("connections", "half_open", "inspect_tokens"):
             self._require_count(name)
         for name in ("key_in_flight", "key_per_minute"):
             if getattr(self, name) is not None:

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from open_mythos.checkpoint.exit_file import EXIT_FILE, StoredExit, read_exit, write_exit
+from open_mythos.checkpoint.exit_file import (
+    EXIT_FILE,
+    StoredExit,
+    fingerprint,
+    read_exit,
+    write_exit,
+)
 from open_mythos.errors import DamagedError
 from open_mythos.model.mythos import OpenMythos
 from open_mythos.nn.loop.exits.registry import exit_named
@@ -74,3 +80,18 @@ def test_damage_is_told(folder: Path, wrong: Any) -> None:
         path.write_text(json.dumps(document))
     with pytest.raises(DamagedError, match=r"exit\.json"):
         read_exit(folder)
+
+
+def test_a_fingerprint_is_of_names_kinds_shapes_and_bytes() -> None:
+    state = {"a": torch.randn(3, 4), "b": torch.tensor(2.0).bfloat16(), "none": torch.zeros(0)}
+    same = {name: state[name].clone() for name in reversed(state)}
+    assert fingerprint(state) == fingerprint(same)
+    others = [
+        {**state, "a": state["a"].view(4, 3)},
+        {**state, "a": state["a"].view(torch.int32)},
+        {**state, "a": state["a"] + 1e-3},
+        {**state, "b": state["b"].half()},
+        {"c" if name == "a" else name: tensor for name, tensor in state.items()},
+    ]
+    assert len({fingerprint(state), *map(fingerprint, others)}) == 1 + len(others)
+    assert fingerprint({**state, "a": state["a"].t().contiguous().t()}) == fingerprint(state)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from open_mythos.bench.clock import Clock
 from open_mythos.bench.record import load
 from open_mythos.bench.table import BEGIN, END
 from open_mythos.cli.bench import Options, run, table
@@ -14,6 +15,8 @@ from open_mythos.errors import InputError
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPEN_MYTHOS_PEER", raising=False)
+    # Times of one step: how times are taken is tests/bench/test_clock's.
+    monkeypatch.setattr(Clock, "time", lambda self, step, **_: self.exactly(step, 1))
 
 
 def options(out: Path, *suites: str, **changes: Any) -> Options:

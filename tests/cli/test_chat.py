@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from open_mythos.cli.chat import BASE, talk, typed
+from open_mythos.cli.chat import CONTINUES, talk, typed
 from open_mythos.cli.chat_session import Session
 from open_mythos.cli.main import app
 from open_mythos.cli.opening import open_checkpoint
+from open_mythos.data.tokenizer import save_tokenizer
 from open_mythos.generate.params import SamplingParams
 from open_mythos.generate.text import stream_text
 
@@ -40,9 +41,20 @@ def test_a_pipe_gets_answers_and_nothing_else(text_run: Path) -> None:
     assert found.stdout == "".join(piece.text for piece in pieces) + "\n"
     lines = found.stderr.splitlines()
     assert lines[0].startswith(f"{text_run.name}: ")
-    assert lines[1] == BASE
+    assert lines[1] == CONTINUES
     assert f"{len(pieces)} tokens" in lines[2]
     assert "\x1b" not in found.output
+
+
+def test_a_base_model_says_that_it_is_one(text_run: Path, tmp_path: Path) -> None:
+    opened = open_checkpoint(text_run)
+    opened.model.save_pretrained(tmp_path)
+    tokenizer: Any = opened.tokenizer
+    tokenizer.chat_template = None
+    save_tokenizer(tokenizer, tmp_path)
+    found = chat(tmp_path, "KING:\n\n", "--seed", "1")
+    assert f"no chat template: {CONTINUES}" in found.stderr.splitlines()
+    assert found.stderr.count("tokens/s") == 2
 
 
 def test_orders_and_mistakes_leave_the_session_going(text_run: Path) -> None:
@@ -123,7 +135,7 @@ def terminal(text_run: Path) -> Iterator[Any]:
             if select.select([ours], [], [], 0.2)[0]:
                 seen.extend(os.read(ours, 4096))
         assert text in seen[since:], bytes(seen)
-        return len(seen)
+        return seen.index(text, since) + len(text)
 
     yield process, lambda line: os.write(ours, line), wait_for
     process.kill()
@@ -140,7 +152,7 @@ def test_on_a_terminal_an_answer_is_stopped_and_the_session_goes_on(terminal: An
     process.send_signal(signal.SIGINT)
     at = wait_for(b"> ", at)
     write(b"/loops 1\r")
-    at = wait_for(b"1 loop", at)
+    at = wait_for(b"> ", wait_for(b"1 loop", at))
     process.send_signal(signal.SIGINT)
     at = wait_for(b"ends the session", at)
     write(b"/quit\r")

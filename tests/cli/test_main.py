@@ -109,7 +109,7 @@ def test_python_dash_m_is_the_same_command() -> None:
                 "checkpoint": Path("m"),
                 "loops": [1, 2, 16],
                 "text": None,
-                "batches": 8,
+                "batches": None,
                 "task": None,
                 "device": "auto",
                 "as_json": True,

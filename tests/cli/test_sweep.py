@@ -2,10 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from open_mythos.cli import sweep as swept
 from open_mythos.cli.main import app
 from open_mythos.cli.opening import open_checkpoint
+from open_mythos.config.budget import flops_per_token
 from open_mythos.eval.perplexity import score
 from open_mythos.train.sources import build_sources
 
@@ -67,3 +70,32 @@ def test_a_foreign_text_can_be_scored(text_run: Path, tmp_path: Path) -> None:
     file.write_text("A speech of mine, and another one. " * 30)
     found = json.loads(run(str(text_run), "--loops", "1", "--text", str(file), "--json"))
     assert found["points"][0]["n"] > 50
+
+
+@pytest.mark.parametrize("share", [0.1, 0.7, 3.2, 1e4])
+def test_untold_it_scores_what_takes_seconds(
+    text_run: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """FLOPs of all depths together stay within the budget, unless that is less than a few rows."""
+    opened = open_checkpoint(text_run)
+    data = swept.own_data(opened)
+    assert isinstance(data, swept.TokenWindows)
+    cfg, length, own = opened.model.cfg, data.seq_len, 16
+    data = swept.in_passes_of(data, own)
+    row = sum(length * flops_per_token(cfg, n, length).total for n in (1, 4))
+    monkeypatch.setattr(swept, "FLOPS", share * own * row)
+    found, count = swept.within_seconds(cfg, data, (1, 4))
+    assert isinstance(found, swept.TokenWindows)
+    rows = count * found.batch_size
+    assert rows == min(max(4, int(share * own)) if share < 1 else int(share) * own, 8 * own)
+
+
+def test_on_a_cpu_weights_of_16_bits_are_read_as_numbers_of_32(
+    text_run: Path, tmp_path: Path
+) -> None:
+    opened = open_checkpoint(text_run)
+    opened.model.to(torch.bfloat16).save_pretrained(tmp_path)
+    read = open_checkpoint(tmp_path, "cpu").model
+    for a, b in zip(read.parameters(), opened.model.parameters(), strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b.float())

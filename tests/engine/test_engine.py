@@ -132,6 +132,34 @@ def test_where_keys_go_on_every_loop_is_run(build: Any, ask: Any, sizes: Any) ->
     assert engine.counters.positions == 4 * 7
 
 
+@pytest.mark.parametrize("changes", [
+    {"halted": "continue", "readout": "last"},
+    {"halted": "continue", "readout": "act", "act_threshold": 0.6},
+    {"halted": "freeze", "readout": "last"},
+])  # fmt: skip
+def test_each_token_tells_after_which_loop_it_was_read(
+    build: Any, ask: Any, sizes: Any, changes: Any
+) -> None:
+    model = build(**changes)
+    engine = Engine(model, settings=sizes())
+    prompts = [torch.randint(0, 37, (size,)).tolist() for size in (3, 7, 5)]
+    exits = ["kl:0.02", None, "latent:0.4"]
+    numbers = [engine.add(ask(p, 6, 4, e)) for p, e in zip(prompts, exits, strict=True)]
+    events = list(engine.run())
+    seen = set()
+    for number, prompt, exit in zip(numbers, prompts, exits, strict=True):
+        said = [event for event in events if event.request == number]
+        ids = [*prompt, *(event.token for event in said)]
+        with torch.no_grad():
+            record = model(torch.tensor([ids]), 4, exit=exit, return_output=True)
+        used = record.loops_used[0, len(prompt) - 1 : -1].tolist()
+        assert [event.read for event in said] == used
+        going_on = changes["halted"] == "continue"
+        assert [event.loops for event in said] == ([4] * 6 if going_on else used)
+        seen |= set(used)
+    assert len(seen) > 1
+
+
 def test_draws_follow_from_the_seed_whatever_the_company(build: Any, ask: Any, sizes: Any) -> None:
     model = build()
     warm = {"temperature": 1.5, "seed": 11, "top_p": 0.9}

@@ -1,6 +1,7 @@
 """The asynchronous front: streams get their own events, and whoever goes away is cancelled."""
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -73,6 +74,23 @@ def test_who_does_not_read_is_held_at_the_buffer(
     assert [event.token for event in within(30, work())] == alone(model, request)
 
 
+def test_draining_waits_for_who_is_being_taken_in(build: Any, ask: Any, sizes: Any) -> None:
+    engine = Engine(build(), settings=sizes())
+
+    async def work() -> None:
+        async with AsyncEngine(engine) as front:
+            opening = asyncio.create_task(front.open(ask([1, 2], 3)))
+            await asyncio.sleep(0)  # asked for, and not yet seen by the engine
+            await front.drain()
+            assert opening.done()
+            assert (await opening).waiting == 3
+            with pytest.raises(BusyError, match="about to end"):
+                await front.open(ask([1, 2], 3))
+
+    within(30, work())
+    assert engine.counters.finished == 1
+
+
 def test_refusals_come_before_anything_runs(build: Any, ask: Any, sizes: Any) -> None:
     async def work() -> None:
         front = AsyncEngine(Engine(build(), settings=sizes(rows=1, queue=1)))
@@ -136,9 +154,50 @@ def test_a_broken_engine_is_told_to_all_who_wait(
             assert isinstance(caught.value.__cause__, MemoryError)
             with pytest.raises(RuntimeError, match="broke"):
                 await front.open(ask([1], 2))
+            with pytest.raises(RuntimeError, match="broke"):
+                await front.ask(lambda: 1)
             assert (await front.stats()).running == 1
             assert front.broken
             assert not front.running
+
+    within(30, work())
+
+
+def test_questions_are_put_in_the_engines_thread_between_its_steps(
+    build: Any, ask: Any, alone: Any, sizes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build()
+    engine = Engine(model, settings=sizes())
+    step, stepping = engine.step, threading.Event()
+
+    def noted() -> list[Event]:
+        stepping.set()
+        try:
+            return step()
+        finally:
+            stepping.clear()
+
+    monkeypatch.setattr(engine, "step", noted)
+    request = ask([3, 1], 12)
+
+    async def work() -> None:
+        front = AsyncEngine(engine)
+        with pytest.raises(BusyError, match="not running"):
+            await front.ask(lambda: 1)
+        async with front:
+            reader = asyncio.create_task(read(front, request))
+            for _ in range(5):
+                name, within_step = await front.ask(
+                    lambda: (threading.current_thread().name, stepping.is_set())
+                )
+                assert name.startswith("engine")
+                assert not within_step
+                with pytest.raises(ZeroDivisionError):
+                    await front.ask(lambda: 1 // 0)
+            assert [event.token for event in await reader] == alone(model, request)
+            assert not front.broken
+        with pytest.raises(BusyError, match="not running"):
+            await front.ask(lambda: 1)
 
     within(30, work())
 

@@ -99,6 +99,36 @@ def test_only_few_shapes_fit(sizes: Any) -> None:
     assert not Graphs(sizes()).fits(call(sizes(), [0]))
 
 
+def reads(engine: Engine, requests: list[Any]) -> dict[int, list[tuple[int, int]]]:
+    """By request, the loops that each token's position ran, and after which it was read."""
+    found: dict[int, list[tuple[int, int]]] = {engine.add(request): [] for request in requests}
+    for event in engine.run():
+        found[event.request].append((event.loops, event.read))
+    return found
+
+
+@pytest.mark.parametrize("exit", ["latent:0.3", "kl:0.01"])
+def test_replayed_loops_note_when_rows_left(build: Any, ask: Any, sizes: Any, exit: str) -> None:
+    model, settings = build(halted="continue", readout="last"), sizes(buckets=(1, 2, 4))
+    requests = [ask([i, 7, i], 5, 4, exit) for i in range(3)]
+    replayed, plain = (Engine(model, settings=settings) for _ in range(2))
+    replayed.runner.graphs = Again(settings)
+    found = reads(replayed, requests)
+    assert found == reads(plain, requests)
+    assert len({read for one in found.values() for _, read in one}) > 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_captured_loops_note_when_rows_left(build: Any, ask: Any, sizes: Any) -> None:
+    model = build(halted="continue", readout="act").float().cuda()
+    requests = [
+        ask([i, 7, i], 9, 4, exit) for i, exit in enumerate((None, "kl:0.01", "latent:0.3"))
+    ]
+    eager, captured = (Engine(model, settings=sizes(graphs=graphs)) for graphs in (False, True))
+    assert reads(eager, requests) == reads(captured, requests)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("exit", [None, "latent:0.3", "kl:0.05"])

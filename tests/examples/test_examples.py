@@ -15,7 +15,7 @@ SMALL: dict[str, list[str]] = {
     "moda": ["--steps", "2", "--dim", "16", "--layers", "2", "--rows", "2"],
     "loops_are_depth": ["--steps", "2", "--rows", "2", "--hops", "1,2"],
     "own_training_loop": ["--steps", "2", "--dim", "16"],
-    "early_exit": ["--steps", "2", "--batches", "6", "--budget", "0.3"],
+    "early_exit": ["--steps", "2", "--batches", "2", "--budget", "0.3"],
     "own_text": ["--steps", "2", "--vocab", "300", "model.dim=16", "model.expert_dim=16"],
     "inside_the_loop": ["--loops", "3"],
 }

@@ -22,7 +22,8 @@ PRESETS = (
     "mythos_1b mythos_3b mythos_10b mythos_50b mythos_100b mythos_500b mythos_1t"
 )
 OWN = "MythosTokenizer load_foreign load_legacy ForwardOutput KVCache __version__"
-PUBLIC = sorted(f"{SEED} {PRESETS} {OWN}".split())
+WRITING = "SamplingParams stream_text Engine EngineConfig"
+PUBLIC = sorted(f"{SEED} {PRESETS} {OWN} {WRITING}".split())
 
 FACES = {
     "main": SEED.split(),

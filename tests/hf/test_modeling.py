@@ -308,6 +308,13 @@ def test_a_folder_of_this_library_is_read_with_its_exit_and_written_over(
         third = kind.from_pretrained(tmp_path)
         network = getattr(third, "model", third)
         assert torch.equal(network(ids, exit="calibrated"), model.model(ids, 2))
+    kept = OpenMythosForCausalLM.from_pretrained(tmp_path)
+    kept.save_pretrained(tmp_path)
+    assert OpenMythosForCausalLM.from_pretrained(tmp_path).model.calibrated is not None
+    with torch.no_grad():
+        kept.model.norm.weight.mul_(1.1)
+    kept.save_pretrained(tmp_path)  # the exit was not measured on these
+    assert OpenMythosForCausalLM.from_pretrained(tmp_path).model.calibrated is None
 
 
 def test_a_missing_weight_is_refused_by_name(hf_model: Any, tmp_path: Path) -> None:

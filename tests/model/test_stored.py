@@ -27,6 +27,25 @@ def test_there_and_back_with_the_exit_that_was_calibrated(tiny_config: Any, tmp_
     assert not again.training
 
 
+def test_an_exit_goes_on_with_the_weights_that_it_was_measured_on_and_no_others(
+    tiny_config: Any, tmp_path: Path
+) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    OpenMythos(tiny_config()).save_pretrained(first)
+    stored = StoredExit(exit_named("kl:0.1"), 3, 0.01, "loss", {"data": "plays"})
+    write_exit(first, stored)
+    model = OpenMythos.from_pretrained(first)
+    model.save_pretrained(second)
+    handed_on = OpenMythos.from_pretrained(second)
+    assert handed_on.calibrated == stored
+    with torch.no_grad():
+        handed_on.norm.weight[3] += 1e-6
+    handed_on.save_pretrained(third)
+    assert OpenMythos.from_pretrained(third).calibrated is None
+    model.double().save_pretrained(third)
+    assert OpenMythos.from_pretrained(third).calibrated is None
+
+
 def test_a_state_of_another_network_is_refused(tiny_config: Any) -> None:
     state = OpenMythos(tiny_config()).state_dict()
     with pytest.raises(CheckpointError, match=r"here does not fit its config"):

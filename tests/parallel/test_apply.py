@@ -201,6 +201,21 @@ def test_two_graphs_serve_every_depth(
 
 @compiles
 @pytest.mark.slow
+def test_each_length_has_its_graphs(twins: Any, compiler: Callable[[], int]) -> None:
+    """Two more for every length, whichever comes when; none of them for any length."""
+    model, twin = twins()
+    apply(model, compiled=True)
+    for lengths, graphs in ([LENGTH], 2), ([LENGTH + 3, LENGTH], 4), ([LENGTH + 5] * 2, 6):
+        for length in lengths:
+            ids = torch.randint(37, (ROWS, length))
+            for a, b in zip(learn(model, ids, 3, 0), learn(twin, ids, 3, 0), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+        assert compiler() == graphs
+    assert not counters["recompile_limit"]
+
+
+@compiles
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backprop_loops", "turns", "changes"),
     [

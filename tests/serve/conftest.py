@@ -40,19 +40,22 @@ def build_model(tiny_config: Callable[..., MythosConfig], randomised: Callable[.
 
 @pytest.fixture
 def build_service(build_model: Any) -> Any:
-    """`build_service(keys=..., sizes=..., template=..., **settings)`."""
+    """`build_service(keys=..., sizes=..., template=..., tokenizer=..., **settings)`."""
 
     def make(
         keys: dict[str, str] | None = None,
         sizes: dict[str, int] | None = None,
         template: bool = True,
+        tokenizer: Any = None,
+        changes: dict[str, Any] | None = None,
         **settings: Any,
     ) -> Service:
-        tokenizer = ByteTokenizer() if template else ByteTokenizer(chat_template=None)
+        if tokenizer is None:
+            tokenizer = ByteTokenizer() if template else ByteTokenizer(chat_template=None)
         settings = {"port": 0, **settings}
         few = {"blocks": 128, "block_size": 8, "rows": 8, "chunk": 32, **(sizes or {})}
         return Service(
-            Served("tiny", build_model(), tokenizer),
+            Served("tiny", build_model(**(changes or {})), tokenizer),
             ServeConfig(**settings),
             EngineConfig(**few),
             Keys(keys or {}),

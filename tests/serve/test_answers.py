@@ -97,3 +97,36 @@ def test_what_is_impossible_is_still_json(build_service: Any, talk: Any, post: A
     told = json.loads(text, parse_constant=pytest.fail)
     found = [v for v in told["choices"][0]["logprobs"]["token_logprobs"] if v is not None]
     assert min(found) >= LEAST
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_details_come_token_by_token_to_whoever_asks(
+    build_service: Any, talk: Any, post: Any, path: str
+) -> None:
+    service = build_service()
+    what = (
+        {"prompt": "abc"}
+        if path == COMPLETIONS
+        else {"messages": [{"role": "user", "content": "a"}]}
+    )
+    asked = {**what, "max_tokens": 9, "seed": 4, "n": 2, "exit": "kl:0.02"}
+
+    async def script(client: Any) -> Any:
+        whole = await post(client, path, **asked, token_details=True)
+        pieces = await post(client, path, **asked, token_details=True, stream=True)
+        silent = await post(client, path, **asked, stream=True)
+        return whole.json(), pieces.text, silent.text
+
+    whole, pieces, silent = talk(service, script)
+    assert "token_details" not in silent
+    found: dict[int, list[Any]] = {0: [], 1: []}
+    for line in pieces.splitlines():
+        if line.startswith("data: {"):
+            for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                found[choice["index"]] += choice["token_details"]
+    for choice in whole["choices"]:
+        told = choice["token_details"]
+        assert told == found[choice["index"]]
+        assert [one["loops"] for one in told] == choice["loops"]
+        assert all(1 <= one["left_after"] <= one["loops"] for one in told)
+        assert [one["token"] for one in told] == [service.spellings.text(o["id"]) for o in told]

@@ -90,8 +90,8 @@ def talk_to() -> Any:
 
 
 def shown(answer: Any) -> Any:
-    """All of an answer but its name and its time."""
-    named = {"id": None, "created": None}
+    """All of an answer but its name and its times."""
+    named = {"id": None, "created": None, "seconds": None}
     if "event-stream" not in answer.headers["content-type"]:
         found = answer.json()
         data = [one | named for one in found.get("data", ())] if isinstance(found, dict) else ()
@@ -117,6 +117,7 @@ def test_through_the_door_everything_is_as_without_one(
             (CHAT, {"messages": hello, "max_tokens": 9, "seed": 3, "stream": True}),
             (COMPLETIONS, {"prompt": "ab", "max_token": 7}),
             (COMPLETIONS, {"prompt": "a" * 500}),
+            ("/v1/inspect", {"prompt": "abc", "top": 2}),
             ("/health", {}),
         ]
         found = [await client.post(path, json={"model": "tiny", **body}) for path, body in posts]

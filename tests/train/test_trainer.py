@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -176,61 +176,52 @@ def test_every_step_is_reported_once_however_often_the_run_breaks(
     assert steps == list(range(1, tiny.steps + 1))
 
 
-FULL = """
-import json, resource, signal, sys
-import torch
-from open_mythos.config.overrides import from_plain
-from open_mythos.train.recipe import Recipe
-from open_mythos.train.trainer import train
+@pytest.fixture
+def fill(ear: type) -> Iterator[Callable[..., Any]]:
+    """`fill(limits)`: a sink from whose steps on no file may grow past `limits[step]` bytes.
 
-torch.set_num_threads(1)
-recipe = from_plain(Recipe, json.loads(sys.argv[1]))
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past it then fails, no more
+    Python ignores the signal that goes with it, so a write past that is an OSError, no more.
+    """
+    resource = pytest.importorskip("resource")  # of Unix
+    free = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-class Filler:
-    def open(self, run): pass
-    def step(self, record):
-        if record.step in FULL_AFTER:
-            limit = FULL_AFTER[record.step]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    def evaluation(self, record): pass
-    def note(self, text): print(text)
-    def close(self): pass
+    def limit(limits: dict[int, int]) -> Any:
+        def after(record: Any) -> None:
+            if record.step in limits:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limits[record.step], free[1]))
 
-FULL_AFTER = json.loads(sys.argv[3], object_pairs_hook=lambda p: {int(k): v for k, v in p})
-train(recipe, sys.argv[2], resume="auto", sinks=[Filler()])
-"""
+        return ear(after=after)
 
-
-def fill(out: Path, recipe: Recipe, limits: dict[int, int]) -> "subprocess.CompletedProcess[str]":
-    """A run during which no file may grow past `limits[step]` bytes from that step on."""
-    words = [sys.executable, "-c", FULL, json.dumps(to_plain(recipe)), str(out), json.dumps(limits)]
-    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, free)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
-def test_a_full_disk_costs_no_step_and_no_earlier_checkpoint(tmp_path: Path, tiny: Recipe) -> None:
+def test_a_full_disk_costs_no_step_and_no_earlier_checkpoint(
+    tmp_path: Path, tiny: Recipe, fill: Callable[..., Any]
+) -> None:
     recipe = replace(tiny, save_every=3, keep_last=0)
     train(recipe, tmp_path / "straight")
     weights = tmp_path / "straight" / "checkpoints" / "step_0000003" / "model.safetensors"
     small, large = weights.stat().st_size // 2, 1 << 30
     # Full while the second and third save are due; then there is room again.
-    passed = fill(tmp_path / "passing", recipe, {4: small, 10: large})
-    assert passed.returncode == 0, passed.stderr
-    assert passed.stdout.count("could not be saved") == 2
+    passing = fill({4: small, 10: large})
+    train(recipe, tmp_path / "passing", sinks=[passing])
+    assert sum("could not be saved" in note for note in passing.notes) == 2
     assert list(RunFolder(tmp_path / "passing").steps()) == [3, 12]
     assert_same_end(tmp_path / "straight", tmp_path / "passing")
     # Full to the end: the run says what is lost, and how to go on.
-    failed = fill(tmp_path / "full", recipe, {4: small})
-    assert failed.returncode == 1
-    assert "step 12 is done but could not be saved" in failed.stderr
-    assert "make room and resume" in failed.stderr
-    assert list(RunFolder(tmp_path / "full").steps()) == [3]
-    assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
-    again = fill(tmp_path / "full", recipe, {})
-    assert again.returncode == 0, again.stderr
-    assert "resumed at step 3" in again.stdout
-    assert_same_end(tmp_path / "straight", tmp_path / "full")
+    out = tmp_path / "full"
+    lost = r"step 12 is done but could not be saved.*make room and resume"
+    with pytest.raises(CheckpointError, match=lost):
+        train(recipe, out, sinks=[fill({4: small})])
+    assert list(RunFolder(out).steps()) == [3]
+    assert not list((out / "checkpoints").glob(".*"))
+    again = fill({3: large})
+    again.after(SimpleNamespace(step=3))
+    train(recipe, out, resume="resume", sinks=[again])
+    assert any("resumed at step 3" in note for note in again.notes)
+    assert_same_end(tmp_path / "straight", out)
 
 
 # -- how it is computed --------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def test_agreement_is_a_share() -> None:
 def test_the_suite_finds_small_errors(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STEPS", 3)
     monkeypatch.setattr(module, "TOKENS", 4)
-    monkeypatch.setattr(module, "LOOPS", 4)
+    monkeypatch.setattr(module, "LOOPS", 2)
     monkeypatch.setattr(module, "POSITIONS", 8)
     rows = [row for case in accuracy(setting) for row in case.run()]
     logits = [row for row in rows if row.case.startswith("logits") and row.figures]

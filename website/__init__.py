@@ -1,0 +1,1 @@
+"""What the documentation site makes while it is built: results, mathematics, the notebook."""
