@@ -11,6 +11,9 @@ the first token and to the end, and the server's memory, open files and blocks b
 (both after a warm-up of one request per client). In the end all clients ask once more, and SIGTERM
 comes while they are answered: all must still get their answers, and the exit code must be 0.
 
+With `--replicas 2 --kill` replicas answer, and one of them is killed at half time: what it had ends
+as "failed", and nothing else may. Memory and files are then those of the door.
+
 The clients share the cores with the server; on two cores the times are theirs, too.
 """
 
@@ -21,6 +24,7 @@ import random
 import signal
 import statistics
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,12 +93,15 @@ class Tally:
     lost: int = 0
     wrong: int = 0
     refused: int = 0
+    failed: int = 0
     first: list[float] = field(default_factory=list)
     last: list[float] = field(default_factory=list)
 
     def add(self, asked: Asked, found: Fetched) -> None:
         told = answer(found)
-        if found.status in (429, 503):
+        if "replica_lost" in found.body:
+            self.failed += 1
+        elif found.status in (429, 503):
             self.refused += 1
         elif told is None:
             self.lost += 1
@@ -150,7 +157,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
 def told(tally: Tally) -> dict[str, Any]:
     return {
         "answers": tally.answers, "lost": tally.lost, "wrong": tally.wrong,
-        "refused": tally.refused, "first_token_s": percentiles(tally.first),
+        "refused": tally.refused, "failed": tally.failed, "first_token_s": percentiles(tally.first),
         "answer_s": percentiles(tally.last),
     }  # fmt: skip
 
@@ -161,6 +168,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--pool", type=int, default=200)
     parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--replicas", type=int, default=0)
+    parser.add_argument("--kill", action="store_true", help="one of the replicas, at half time")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,10 +178,13 @@ def main() -> None:
         pool = make_pool(tiny_model(folder), options.pool)
         in_flight = max(512, options.streams + 8)
         server = Process(folder, f"engine.rows={options.rows}", f"serve.in_flight={in_flight}",
-                         f"serve.connections={4 * in_flight}")  # fmt: skip
+                         f"serve.connections={4 * in_flight}",
+                         f"replicas.count={options.replicas}")  # fmt: skip
         asyncio.run(crowd(server.port, pool, options.streams, 0.0))
         before = server.state()
         began = time.monotonic()
+        if options.kill:
+            threading.Timer(options.seconds / 2, server.kill_replica).start()
         tally = asyncio.run(crowd(server.port, pool, options.streams, options.seconds))
         seconds = time.monotonic() - began
         after = server.state()
@@ -180,6 +192,7 @@ def main() -> None:
         code = server.end()
     result = {
         "machine": about(torch.device("cpu"), [], None), "streams": options.streams,
+        "replicas": options.replicas,
         "seconds": round(seconds, 1),
         "load": told(tally), "before": before, "after": after,
         "sigterm": told(last) | {"exit": code},

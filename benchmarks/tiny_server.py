@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Process:
         self.port = self._port()
 
     def _port(self) -> int:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while time.monotonic() < end and self.process.poll() is None:
             for line in self.log.read_text().splitlines():
                 if "running on" in line:
@@ -95,6 +96,10 @@ class Process:
                 found[name.removeprefix("open_mythos_")] = float(value)
         return found
 
+    def kill_replica(self) -> None:
+        """As the kernel would: one process of Ray's that holds a replica."""
+        os.kill(replicas_below(self.process.pid)[0], signal.SIGKILL)
+
     def end(self) -> int:
         """SIGTERM, and the exit code; -9 if that took more than five minutes."""
         self.process.send_signal(signal.SIGTERM)
@@ -103,6 +108,23 @@ class Process:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+def replicas_below(top: int) -> list[int]:
+    """Processes that hold a replica, among those that a process has begun, at whatever remove."""
+    parents, found = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            rest = (folder / "stat").read_text().rpartition(")")[2]
+            parents[int(folder.name)] = int(rest.split()[1])
+    for pid in parents:
+        above = pid
+        while above > 1 and above != top:
+            above = parents.get(above, 0)
+        with suppress(OSError):
+            name = Path(f"/proc/{pid}/cmdline").read_text()
+            found += [pid] if above == top and name.startswith("ray::ServeReplica") else []
+    return sorted(found)
 
 
 @dataclass

@@ -28,6 +28,10 @@ class BusyError(MythosError, RuntimeError):
     """A request that nobody has room for now; the same request may be taken later."""
 
 
+class LostError(MythosError, RuntimeError):
+    """Work that is gone with whoever did it; the same may be asked of another."""
+
+
 class CheckpointError(MythosError, ValueError):
     """Files on disk that are damaged, foreign, or unsafe to read."""
 

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from open_mythos import __version__
+from open_mythos.cli.chat_command import chat
 from open_mythos.cli.data import app as data
 from open_mythos.cli.doctor_command import doctor
 from open_mythos.cli.eval_command import evaluate
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 
 app.command()(calibrate)
+app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(laws)

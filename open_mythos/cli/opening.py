@@ -67,6 +67,18 @@ class Opened:
         return replace(self, recipe=replace(self.recipe, data=data))
 
 
+def model_folder(path: Path) -> Path:
+    """Where the weights are that a path means: its own, or those of a run's newest checkpoint.
+
+    Raises:
+        CheckpointError: If there is nothing.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a model folder or a run folder")
+    bare = path.is_file() or (path / "config.json").is_file()
+    return path if bare else newest_checkpoint(path)
+
+
 def open_checkpoint(path: Path, device: str = "cpu", quantised: str | None = None) -> Opened:
     """The model at `path`: a folder with config.json, or a run folder's newest checkpoint.
 
@@ -85,10 +97,7 @@ def open_checkpoint(path: Path, device: str = "cpu", quantised: str | None = Non
         InputError: If it cannot be quantised, or most of it would stay as it is.
         MissingExtraError: If it is to be, without torchao.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a model folder or a run folder")
-    bare = path.is_file() or (path / "config.json").is_file()
-    folder = path if bare else newest_checkpoint(path)
+    folder = model_folder(path)
     run = RunFolder(folder.parent.parent)
     inside = folder.parent == run.checkpoints and run.recipe_file.is_file()
     # A model that is handed on takes with it how it was trained, and what it can be judged on.

@@ -16,6 +16,7 @@ from open_mythos import __version__
 from open_mythos.serve.bodies import ChatBody, CompletionBody, InspectBody, documented
 from open_mythos.serve.guard import Guard
 from open_mythos.serve.inspector import known_exits
+from open_mythos.serve.metrics import MEDIA_TYPE
 from open_mythos.serve.page import PARTS, read_page
 from open_mythos.serve.refusals import Refusal
 from open_mythos.serve.service import Service
@@ -145,7 +146,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
         """Numbers for Prometheus."""
         stats = await service.front.stats()
         text = service.metrics.text(stats, service.limits.in_flight)
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(text, media_type=MEDIA_TYPE)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

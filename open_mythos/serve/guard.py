@@ -1,14 +1,19 @@
 """Guard: what every request passes: identity, limits, a log line, one form of errors."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from open_mythos.serve.journal import LOGGER, note
+from open_mythos.serve.keys import Keys
+from open_mythos.serve.limits import Limits
+from open_mythos.serve.metrics import Metrics
 from open_mythos.serve.page import PARTS
 from open_mythos.serve.record import Record
 from open_mythos.serve.refusals import Refusal, broken
-from open_mythos.serve.service import Service
-from open_mythos.serve.settings import LOCAL_NAMES
+from open_mythos.serve.settings import LOCAL_NAMES, ServeConfig
 from open_mythos.serve.streams import GoneError
 
 
@@ -16,12 +21,58 @@ from open_mythos.serve.streams import GoneError
 # whose other files lie under `PARTS`.
 OPEN = frozenset(("/", "/health", "/ready", "/openapi.json"))
 METERED = frozenset(("/v1/completions", "/v1/chat/completions", "/v1/inspect"))
+# In the scope of a request that another guard has let in: no client can put it there.
+LET_IN = "open_mythos.let_in"
+
+
+@dataclass(frozen=True)
+class LetIn:
+    """Who asks, as the guard at the door found.
+
+    Attributes:
+        id: Of the request.
+        caller: As in `Record`.
+        keyed: Likewise.
+    """
+
+    id: str
+    caller: str
+    keyed: bool
+
+
+class Guarded(Protocol):
+    """What stands behind a guard."""
+
+    @property
+    def settings(self) -> ServeConfig:
+        """Bounds."""
+        ...
+
+    @property
+    def keys(self) -> Keys:
+        """Who may come in."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """How much at once."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """What was done."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """In one word; "ready" if it takes requests."""
+        ...
 
 
 class Guard:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Guarded) -> None:
         """In front of an app."""
         self._app, self._service = app, service
 
@@ -32,6 +83,9 @@ class Guard:
             return
         record = Record(scope["method"], scope["path"])
         scope.setdefault("state", {})["record"] = record
+        told: LetIn | None = scope.get(LET_IN)
+        if told is not None:
+            record.id = told.id
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -56,7 +110,8 @@ class Guard:
             await broken().response(scope, receive, noted)
         finally:
             self._service.metrics.ended(record)
-            note(record)
+            if told is None:  # else the door notes it
+                note(record)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
         self._identify(scope, record)
@@ -73,6 +128,10 @@ class Guard:
 
     def _identify(self, scope: Scope, record: Record) -> None:
         """Who asks; without keys, the address."""
+        told: LetIn | None = scope.get(LET_IN)
+        if told is not None:
+            record.caller, record.keyed = told.caller, told.keyed
+            return
         headers, keys, settings = Headers(scope=scope), self._service.keys, self._service.settings
         record.caller = (scope.get("client") or ("nobody",))[0]
         if keys:

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -10,6 +11,7 @@ from open_mythos.serve.record import Record
 
 
 LOGGER = logging.getLogger("open_mythos.serve")
+LOGS = ("open_mythos.serve", "uvicorn.error")
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,11 +36,13 @@ def note(record: Record) -> None:
     LOGGER.log(level, "request", extra={"told": record.line})
 
 
-def to_stream(stream: TextIO | None = None) -> None:
-    """Send this log and uvicorn's own to a stream; None is the standard error."""
+def to_stream(
+    stream: TextIO | None = None, level: int = logging.INFO, names: Sequence[str] = LOGS
+) -> None:
+    """Send logs, this one and uvicorn's own, to a stream; None is the standard error."""
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter())
-    for name in ("open_mythos.serve", "uvicorn.error"):
+    for name in names:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)

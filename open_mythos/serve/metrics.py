@@ -6,6 +6,7 @@ from open_mythos.engine.counters import Stats
 from open_mythos.serve.record import Record
 
 
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 # Names of paths that a label may have: strangers choose paths, and each label costs memory.
 ROUTES = frozenset(
@@ -49,6 +50,7 @@ class Metrics:
             buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
         self._in_flight = self._gauge("in_flight", "Requests that are being answered.")
+        self._replicas = self._gauge("replicas", "Engines that answer; their numbers are added.")
         self._engine = {name: self._gauge(f"engine_{name}", text) for name, text in GAUGES.items()}
 
     def ended(self, record: Record) -> None:
@@ -64,9 +66,10 @@ class Metrics:
             self._first.observe(record.first)
             self._seconds.observe(record.seconds)
 
-    def text(self, stats: Stats, in_flight: int) -> bytes:
+    def text(self, stats: Stats, in_flight: int, replicas: int = 1) -> bytes:
         """All of it in Prometheus' text form."""
         self._in_flight.set(in_flight)
+        self._replicas.set(replicas)
         for name, gauge in self._engine.items():
             gauge.set(getattr(stats, name))
         return generate_latest(self.registry)

@@ -20,8 +20,23 @@ async def read_body(
     """The body in its form, and as it came.
 
     Raises:
+        Refusal: As `read_raw`; 400 for what is wrong with it.
+        GoneError: If the client left meanwhile.
+    """
+    raw = await read_raw(request, settings)
+    try:
+        # Off the event loop: a large body takes tens of milliseconds, and others wait.
+        return await asyncio.to_thread(kind.model_validate_json, raw), raw
+    except ValidationError as error:
+        raise from_validation(error, kind.model_fields) from None
+
+
+async def read_raw(request: Request, settings: ServeConfig) -> bytes:
+    """The body as it came.
+
+    Raises:
         Refusal: 415 unless it is said to be JSON, which no page of another site can say unasked;
-            413 and 408 for too many bytes, or too slow ones; 400 for what is wrong with it.
+            413 and 408 for too many bytes, or too slow ones.
         GoneError: If the client left meanwhile.
     """
     sort = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
@@ -32,7 +47,7 @@ async def read_body(
         )  # fmt: skip
     try:
         async with asyncio.timeout(settings.body_seconds):
-            raw = await _bytes(request, settings.body_bytes)
+            return await _bytes(request, settings.body_bytes)
     except TimeoutError:
         raise Refusal(
             408, f"the body did not arrive in {settings.body_seconds:g} s",
@@ -40,11 +55,6 @@ async def read_body(
         ) from None  # fmt: skip
     except ClientDisconnect:
         raise GoneError from None
-    try:
-        # Off the event loop: a large body takes tens of milliseconds, and others wait.
-        return await asyncio.to_thread(kind.model_validate_json, raw), raw
-    except ValidationError as error:
-        raise from_validation(error, kind.model_fields) from None
 
 
 async def _bytes(request: Request, most: int) -> bytes:

@@ -11,6 +11,7 @@ import uvicorn
 from open_mythos.serve.app import build_app
 from open_mythos.serve.connections import patient
 from open_mythos.serve.journal import to_stream
+from open_mythos.serve.relay import Door, build_relay
 from open_mythos.serve.service import Service
 from open_mythos.serve.settings import ServeConfig
 
@@ -34,8 +35,8 @@ class Server(uvicorn.Server):
         self._ending()
 
 
-def build_server(service: Service) -> Server:
-    """A server that listens once it runs.
+def build_server(service: Service | Door) -> Server:
+    """A server that listens once it runs: in front of an engine, or of replicas.
 
     Raises:
         ConfigError: If others could come in without a key, and nobody wanted that.
@@ -43,7 +44,7 @@ def build_server(service: Service) -> Server:
     settings = service.settings
     settings.require_safe(bool(service.keys))
     config = uvicorn.Config(
-        build_app(service),
+        build_relay(service) if isinstance(service, Door) else build_app(service),
         host=settings.host,
         port=settings.port,
         http=patient(replace(settings, connections=_connections(settings))),
@@ -64,7 +65,7 @@ def build_server(service: Service) -> Server:
     return Server(config, end)
 
 
-def serve(service: Service) -> None:
+def serve(service: Service | Door) -> None:
     """Serve until SIGTERM or SIGINT, answer what was accepted, and return.
 
     Raises:
