@@ -17,7 +17,8 @@ def test_options_become_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--tasks", "a, b,", "--loops", "1,4", "--exit", "kl:0.1", "--limit", "5", "--harness"]
     more = ["--include", "more", "--device", "cpu", "--json", "--quantize", "int4"]
     assert CliRunner().invoke(app, ["eval", "run", *words, *more]).exit_code == 0
-    assert seen["asked"] == Asked(("a", "b"), "1,4", "kl:0.1", 5, True, Path("more"), "int4")
+    asked = Asked(("a", "b"), "1,4", "kl:0.1", 5, True, Path("more"), quantised="int4")
+    assert seen["asked"] == asked
     assert (seen["checkpoint"], seen["device"], seen["as_json"]) == (Path("run"), "cpu", True)
     assert CliRunner().invoke(app, ["eval", "run"]).exit_code == 0
     assert seen["asked"] == Asked()

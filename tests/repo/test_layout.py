@@ -110,8 +110,8 @@ def test_nothing_inside_imports_a_face() -> None:
 
 
 OPTIONAL = {
-    "datasets", "flash_attn", "lm_eval", "matplotlib", "onnx", "onnxruntime", "pyarrow", "ray", "scipy",
-    "tensorboard", "tiktoken", "torchao", "transformers", "vllm", "wandb", "zstandard",
+    "datasets", "flash_attn", "lm_eval", "matplotlib", "onnx", "onnxruntime", "pyarrow", "ray",
+    "scipy", "tensorboard", "tiktoken", "torchao", "transformers", "vllm", "wandb", "zstandard",
 }  # fmt: skip
 
 
