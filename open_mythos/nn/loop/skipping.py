@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 # FLOPs that must be saved in a loop for the way there and back, by kind of device. On one CPU core
 # (64 rows of width 512) choosing costs 0.03 ms, shelves 0.1, each state taken 0.01 and put back
-# 0.02: some 0.4 ms in all, at 5e10 FLOPs a second. On a GPU some fifty launches and one wait are
-# reckoned as 0.25 ms at 4e14 (not measured).
-COST = {"cpu": 2e7, "cuda": 1e11}
+# 0.02: some 0.4 ms in all, at 5e10 FLOPs a second. On an H100 a prompt of 8 x 1,024 positions
+# (6e11 FLOPs a loop) took 13 ms longer by leaving three quarters of it out: some 2.8 ms a loop at
+# 2.3e14 FLOPs a second (benchmarks/results/skipping-h100.json).
+COST = {"cpu": 2e7, "cuda": 6e11}
 # FLOPs of a whole loop from which the host asks at all: on a GPU it waits for the answer, which is
 # for nothing while nobody has halted.
-LEAST = {"cpu": 2e7, "cuda": 4e11}
+LEAST = {"cpu": 2e7, "cuda": 8e11}
 # Share of the positions above which nobody leaves: noise of what is saved.
 MOST = 0.9
 
