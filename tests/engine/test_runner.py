@@ -89,3 +89,37 @@ def test_constants_follow_the_weights_when_told(build: Any, sizes: Any) -> None:
     runner.refresh()
     now = runner.stages.constants.tensors()
     assert not all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("buckets", [(), (4,)])
+def test_one_call_through_everything_says_what_a_pass_says(
+    build: Any, sizes: Any, attn_type: str, buckets: tuple[int, ...]
+) -> None:
+    """Token by token: what an earlier call wrote is what a later one sees, one depth for all."""
+    model = build(attn_type=attn_type, readout="last")
+    runner = Runner(model, sizes(buckets=buckets))
+    texts = torch.randint(0, model.cfg.vocab_size, (3, 6)).tolist()
+    tracks = [Track(i, [], 3, None, row=i, blocks=[2 * i + 1, 2 * i + 2]) for i in range(3)]
+    for at in range(6):
+        for track, text in zip(tracks, texts, strict=True):
+            track.tokens = text[: at + 1]
+        runs = [going(track, [i], at) for i, track in enumerate(tracks)]
+        assert runner.straight(runs)
+        said = runner.through(runs).logits
+        assert said is not None
+        want = model(torch.tensor(texts)[:, : at + 1], 3)[:, -1]
+        assert torch.allclose(said, want, atol=1e-10)
+
+
+def test_only_single_positions_of_one_depth_that_stay_go_straight(build: Any, sizes: Any) -> None:
+    runner = Runner(build(readout="last"), sizes())
+    tracks = [Track(i, [1, 2, 3], n, None, row=i, blocks=[i + 1]) for i, n in enumerate((3, 3, 2))]
+    runs = [going(track, [i], 2) for i, track in enumerate(tracks)]
+    assert runner.straight(runs[:2])
+    assert not runner.straight(runs)
+    assert not runner.straight([runs[0], going(tracks[1], [4, 5], 1)])
+    halting = Runner(build(readout="act"), sizes())
+    assert not halting.straight(runs[:2])
+    tracks[1].leave = object()  # type: ignore[assignment]
+    assert not runner.straight(runs[:2])
