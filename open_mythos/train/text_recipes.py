@@ -69,7 +69,7 @@ def prose_23m() -> Recipe:
     return Recipe(
         name="prose-23m",
         model=replace(design("mythos", base), core_ffn="dense", loop_lora=True),
-        data=DataConfig(kind="text", corpus="data/prose", batch_size=32, seq_len=seq_len),
+        data=DataConfig(kind="text", batch_size=32, seq_len=seq_len),
         depth=DepthConfig(kind="poisson", mean=loops, min=loops // 2, max=2 * loops),
         optim=OptimConfig(
             kind="muon", lr=4e-3, warmup_steps=100, schedule="linear", final_ratio=0.02
