@@ -14,7 +14,7 @@ from open_mythos.nn.loop.readout import LastState, join_readouts, open_readout
 from open_mythos.nn.places import places_of
 
 
-TEXTS = ["fixed:2", "act:0.7", "latent:1.2", "settled:1.2", "acceleration:2", "kl:0.5", 
+TEXTS = ["fixed:2", "act:0.7", "latent:1.2", "settled:1.2", "acceleration:2", "kl:0.5",
          "entropy:1.6", "stability:1", "gate:0.6"]  # fmt: skip
 
 
