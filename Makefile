@@ -38,7 +38,7 @@ setup: $(VENV)/.run  ## install the package into .venv
 
 depth: setup  ## docs/depth.md's story, small: tasks and text on two cores, figures and page into runs/depth
 	$(BIN)/python benchmarks/depth_text.py --size cpu --arms one-pass,untied,om05-fixed,om05-random,mythos,fixed \
-	  --also 'fixed=mythos:depth.kind=fixed' --jobs 2 --threads 1 --out runs/depth/text --results runs/depth/depth-text.json
+	  --also 'fixed=mythos:depth.kind=fixed' --steps 280 --jobs 2 --threads 1 --out runs/depth/text --results runs/depth/depth-text.json
 	$(BIN)/open-mythos depth-suite --size cpu --tasks deep-quick --designs mythos,untied --seeds 1 --jobs 2 --out runs/depth/tasks
 	cp runs/depth/tasks/suite.json runs/depth/depth-tasks.json
 	cp docs/depth.md runs/depth/depth.md
