@@ -355,6 +355,7 @@ def draw(folder: Path, images: Path) -> None:
     Raises:
         InputError: If one is too large for a page.
     """
+    images.mkdir(parents=True, exist_ok=True)
     for name, (figure, files) in figures(folder).items():
         path = images / f"{name}.png"
         if figure is None:

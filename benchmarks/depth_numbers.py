@@ -126,7 +126,8 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return f"{self.tokens / CORPUS_TOKENS:.0f} epochs, {self.tokens / 1e6:.0f}M tokens"
+        epochs, amount = round(self.tokens / CORPUS_TOKENS), f"{self.tokens / 1e6:.0f}M tokens"
+        return f"{epochs} epochs, {amount}" if epochs else amount
 
     @property
     def parts(self) -> list[Arm]:
