@@ -57,7 +57,7 @@ def text_table(found: dict[str, Any]) -> str:
     lines.append("| --- |" + " --- |" * len(found["points"]))
     shown = [2.718281828459045 ** p["loss"] for p in found["points"]]
     lines.append("| perplexity | " + " | ".join(f"{ppl:.2f}" for ppl in shown) + " |")
-    targets = found["points"][0]["n_targets"]
+    targets = found["points"][0]["n"]
     return "\n".join([*lines, "", f"On {targets:,} tokens of held-out.txt, 256 at a time."])
 
 
