@@ -46,8 +46,9 @@ def decisions() -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Fill in what the page's marks ask for."""
+    """Fill in what the page's marks ask for, and point at results where the site has them."""
     up = "../" * page.file.src_uri.count("/")
+    markdown = markdown.replace(f"](../{up}benchmarks/results/", f"]({up}results/json/")
     return MARK.sub(lambda mark: _made(mark[1], mark[2], up), markdown)
 
 
