@@ -104,7 +104,7 @@ class Low(NamedTuple):
         return linear(linear(x, self.down), self.up if rows is None else self.up[rows], y)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # torch 2.11's compiler hashes it before it has its fields
 class CorrectedMap:
     """A linear map with a correction: whatever is asked of it, the correction is in it.
 

@@ -268,6 +268,19 @@ def test_rows_of_one_depth_keep_their_graph(twins: Any, compiler: Callable[[], i
 
 @compiles
 @pytest.mark.slow
+def test_loops_with_corrections_compile(twins: Any, compiler: Callable[[], int]) -> None:
+    model, twin = twins(core_ffn="dense", core_lora_rank=2, readout="last", attn_type="gqa")
+    apply(model, compiled=True)
+    ids = torch.randint(37, (ROWS, LENGTH))
+    for loops in (3, 1, 6):
+        for a, b in zip(learn(model, ids, loops), learn(twin, ids, loops), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+    assert not counters["graph_break"]
+    assert not counters["recompile_limit"]
+
+
+@compiles
+@pytest.mark.slow
 def test_compiled_loops_can_be_computed_again(twins: Any, compiler: Callable[[], int]) -> None:
     model, twin = twins(dim=64)
     apply(model, compiled=True, checkpointed=True)
