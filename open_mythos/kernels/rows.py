@@ -38,13 +38,17 @@ def _norm(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     weight,
     total,
     out,
+    weight_after,
+    after,
     x_stride,
     y_stride,
     eps,
+    eps_after,
     WIDTH: tl.constexpr,
     HAS_Y: tl.constexpr,
     HAS_SIGNAL: tl.constexpr,
     KEEP: tl.constexpr,
+    AFTER: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -62,7 +66,13 @@ def _norm(  # type: ignore[no-untyped-def]  # noqa: PLR0913
         s = s.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(s * s, 0) / WIDTH + eps)
     w = tl.load(weight + cols, mask=real, other=0.0).to(tl.float32).to(kind).to(tl.float32)
-    tl.store(out + row * WIDTH + cols, (s * scale * w).to(kind), mask=real)
+    normed = (s * scale * w).to(kind)
+    tl.store(out + row * WIDTH + cols, normed, mask=real)
+    if AFTER:  # the norm of what was just written, rounded as whoever reads it would find it
+        s = normed.to(tl.float32)
+        scale = 1.0 / tl.sqrt(tl.sum(s * s, 0) / WIDTH + eps_after)
+        w = tl.load(weight_after + cols, mask=real, other=0.0).to(tl.float32).to(kind)
+        tl.store(after + row * WIDTH + cols, (s * scale * w.to(tl.float32)).to(kind), mask=real)
 
 
 def _launch_norm(
@@ -72,8 +82,11 @@ def _launch_norm(
     weight: Tensor,
     eps: float,
     total: Tensor | None,
+    after: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
+    """The norm; `after` is where another norm of it goes, that one's weight and its eps."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    second, weight_after, eps_after = after or (out, weight, eps)
     flat = _rows(x)
     other = flat if y is None else _rows(y)
     if flat.numel():
@@ -85,13 +98,17 @@ def _launch_norm(
             weight,
             out if total is None else total,
             out,
+            weight_after,
+            second,
             flat.stride(0),
             other.stride(0),
             eps,
+            eps_after,
             WIDTH=x.shape[-1],
             HAS_Y=y is not None,
             HAS_SIGNAL=signal is not None,
             KEEP=total is not None,
+            AFTER=after is not None,
             BLOCK=block,
             num_warps=warps_of(block),
         )
@@ -130,6 +147,29 @@ def sum_norm(h: Tensor, signal: Tensor | None, e: Tensor, weight: Tensor, eps: f
         As `h`.
     """
     return _launch_norm(h, e, signal, weight, eps, None)
+
+
+def sum_norm_norm(
+    h: Tensor,
+    signal: Tensor | None,
+    e: Tensor,
+    first: tuple[Tensor, float],
+    second: tuple[Tensor, float],
+) -> tuple[Tensor, Tensor]:
+    """Twin of `sum_norm_norm_plain` in `ops.rows`: `sum_norm`, and the norm of what it gives.
+
+    Args:
+        h: (..., D), D at most 16384: a row is one block.
+        signal: (D,), rounded to the dtype of `h` first; or None.
+        e: As `h`.
+        first: Weight (D,), rounded likewise, and what is added to the mean square.
+        second: Likewise.
+
+    Returns:
+        Both norms, as `h`.
+    """
+    after = torch.empty(h.shape, dtype=h.dtype, device=h.device)
+    return _launch_norm(h, e, signal, *first, None, (after, *second)), after
 
 
 # -- SwiGLU ----------------------------------------------------------------------------------------

@@ -141,6 +141,7 @@ class TransformerBlock(nn.Module):
         frozen: Frozen | None = None,
         active: Tensor | None = None,
         *,
+        read: Tensor | None = None,
         shared: Entries | None = None,
         dense: bool = False,
         keep: int | None = None,
@@ -154,6 +155,7 @@ class TransformerBlock(nn.Module):
             slot: This layer's cache, extended but not committed.
             frozen: Positions whose keys and values stay as they were.
             active: (B, T) boolean; the experts skip other positions where they can.
+            read: What attention reads of `x`, where whoever made `x` has it already.
             shared: Keys and values to look at instead of own ones, which are not formed then.
             dense: Let no position be skipped; the load counts the active ones all the same.
             keep: The stream of the last so many positions (at least 1) is wanted alone: the others
@@ -161,7 +163,8 @@ class TransformerBlock(nn.Module):
             own: What this loop has of its own, in place of the block's or beside it.
         """
         attn = self._attention(own)
-        read = x if self.order == "post" else self.attn_norm(x)
+        if read is None:
+            read = x if self.order == "post" else self.attn_norm(x)
         if keep is not None and keep < x.shape[1]:
             mixed, new, seen = self._look_back(attn, read, context, slot, keep)
             x = x[:, -keep:]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from open_mythos.nn.watched import patched
-from open_mythos.ops.rows import add_norm, sum_norm
+from open_mythos.ops.rows import add_norm, sum_norm, sum_norm_norm
 
 
 class RMSNorm(nn.Module):
@@ -33,6 +33,16 @@ class RMSNorm(nn.Module):
             normed: Tensor = self(total(h, signal, e))
             return normed
         return sum_norm(h, signal, e, self.weight, self.eps)
+
+    def of_sum_then(
+        self, then: "RMSNorm", h: Tensor, signal: Tensor | None, e: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`of_sum`, and what the norm behind it makes of that."""
+        if patched(self) or patched(then) or e is None:
+            x = self.of_sum(h, signal, e)
+            return x, then(x)
+        first, second = (self.weight, self.eps), (then.weight, then.eps)
+        return sum_norm_norm(h, signal, e, first, second)
 
 
 def total(h: Tensor, signal: Tensor | None, e: Tensor | None) -> Tensor:

@@ -92,6 +92,11 @@ def choices(cfg: MythosConfig, device: torch.device) -> list[Choice]:
         ("norms, SwiGLU, rotary", (triton("triton"), Way("plain")), _rows),
         ("their gradients", (triton("triton"), Way("plain")), _gradients),
         ("heads of latent attention", (triton("triton"), Way("plain")), _heads),
+        (
+            f"the same, a prompt of {ROWS:,}",
+            (triton("in place"), triton("triton"), Way("plain")),
+            _prompt_heads,
+        ),
         ("end of a loop", (triton("triton"), Way("plain")), _rows),
         ("generation", (Way("cuda graph", _no_cuda(device)), Way("eager")), _generation),
     )
@@ -210,6 +215,11 @@ def _gradients(probe: Probe) -> str:
 def _heads(probe: Probe) -> str:
     wide = probe.tensor(ROWS, probe.cfg.dim, learns=True)
     return "triton" if projections.whole_heads(wide, wide) else "plain"
+
+
+def _prompt_heads(probe: Probe) -> str:
+    latent = probe.tensor(ROWS, probe.cfg.kv_lora_rank)
+    return projections.heads_backend(latent, latent)
 
 
 def _generation(probe: Probe) -> str:

@@ -5,7 +5,8 @@ wide as the projection, is written in one pass instead of being joined from part
 attention's heads, of which a part is turned or shared, are written in one pass forth as well.
 """
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,11 @@ from open_mythos.ops.backend import traced
 
 
 KINDS = (torch.bfloat16, torch.float16, torch.float32)
+# Rows from which a weight laid out anew for a call costs less than what it saves: 3 MB written
+# against 4 kB a row, and two launches.
+MANY_ROWS = 4096
+
+HeadsBackend = Literal["in place", "triton", "plain"]
 
 
 def one_pass(lead: Tensor) -> bool:
@@ -27,6 +33,17 @@ def whole_heads(lead: Tensor, *others: Tensor) -> bool:
     """Whether kernels write heads of two parts and their gradients, also where torch compiles."""
     alike = all(t.is_cuda and t.dtype == lead.dtype for t in others)
     return rows.HAS_TRITON and lead.is_cuda and lead.dtype in KINDS and alike
+
+
+def heads_backend(lead: Tensor, *others: Tensor) -> HeadsBackend:
+    """How the heads of latent attention are formed from `lead` (..., r), their normed latent.
+
+    In long prompts on a GPU the projection is made with room for what is turned or shared, which
+    is then written in place; elsewhere the parts are joined, by a kernel or by torch.
+    """
+    if rows.rows_backend(lead, *others) == "triton" and math.prod(lead.shape[:-1]) >= MANY_ROWS:
+        return "in place"  # asked last: in a graph that torch records a length may be a symbol
+    return "triton" if whole_heads(lead, *others) else "plain"
 
 
 def turn_qkv(
@@ -106,6 +123,55 @@ def join_keys_plain(joint: Tensor, shared: Tensor, heads: int, still: int) -> tu
     k, v = every.split([still, every.shape[-1] - still], dim=-1)
     last = shared.unsqueeze(2).expand(-1, -1, heads, -1)
     return torch.cat((k, last), dim=-1), v
+
+
+def turn_ends(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the last channels of every head where they lie; without gradients.
+
+    Args:
+        heads: (B, T, H, n + p), contiguous, changed in place; p is even.
+        cos: (T, p/2) or (B, T, p/2), float32.
+        sin: As `cos`.
+
+    Returns:
+        `heads`.
+    """
+    if rows.rows_backend(heads, cos, sin) == "triton":
+        from open_mythos.kernels import heads as kernels  # noqa: PLC0415 -- triton is optional
+
+        return kernels.turn_ends(heads, cos, sin)
+    return turn_ends_plain(heads, cos, sin)
+
+
+def turn_ends_plain(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`turn_ends` in torch."""
+    ends = heads[..., heads.shape[-1] - 2 * cos.shape[-1] :]
+    ends.copy_(rows.rotate_heads(ends, cos, sin))
+    return heads
+
+
+def put_ends(heads: Tensor, shared: Tensor, at: int) -> Tensor:
+    """Write what all heads share into each, where a projection left room; without gradients.
+
+    Args:
+        heads: (B, S, H, w), contiguous, changed in place.
+        shared: (B, S, p), turned already.
+        at: The first of the p channels of a head that are written.
+
+    Returns:
+        `heads`.
+    """
+    if heads.dtype == shared.dtype and rows.rows_backend(heads, shared) == "triton":
+        from open_mythos.kernels import heads as kernels  # noqa: PLC0415 -- triton is optional
+
+        return kernels.put_ends(heads, shared, at)
+    return put_ends_plain(heads, shared, at)
+
+
+def put_ends_plain(heads: Tensor, shared: Tensor, at: int) -> Tensor:
+    """`put_ends` in torch."""
+    heads[..., at : at + shared.shape[-1]] = shared.unsqueeze(2)
+    return heads
 
 
 def swiglu(gate_up: Tensor) -> Tensor:

@@ -99,6 +99,46 @@ def sum_norm_plain(
     return add_norm_plain(indexed, e, weight, eps)[1]
 
 
+def sum_norm_norm(
+    h: Tensor,
+    signal: Tensor | None,
+    e: Tensor,
+    first: tuple[Tensor, float],
+    second: tuple[Tensor, float],
+) -> tuple[Tensor, Tensor]:
+    """What the looped block reads, and the norm of it that its attention reads.
+
+    Args:
+        h: (..., D).
+        signal: (D,), or as `h` where rows differ, cast to the dtype of `h`; or None.
+        e: As `h`.
+        first: Weight (D,) of the norm of the sum, and what is added to the mean square.
+        second: Likewise of the norm of that.
+
+    Returns:
+        `sum_norm` of the sum, and its norm, as `h`.
+    """
+    if signal is not None and signal.dim() > 1:  # the kernel has one for all rows
+        h, signal = h + signal.to(h.dtype), None
+    if rows_backend(h, signal, e, first[0], second[0]) == "triton" and _alike(h, e):
+        from open_mythos.kernels import rows  # noqa: PLC0415 -- triton is optional
+
+        return rows.sum_norm_norm(h, signal, e, first, second)
+    return sum_norm_norm_plain(h, signal, e, first, second)
+
+
+def sum_norm_norm_plain(
+    h: Tensor,
+    signal: Tensor | None,
+    e: Tensor,
+    first: tuple[Tensor, float],
+    second: tuple[Tensor, float],
+) -> tuple[Tensor, Tensor]:
+    """`sum_norm_norm` in torch."""
+    x = sum_norm_plain(h, signal, e, *first)
+    return x, add_norm_plain(x, None, *second)[1]
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of a fused projection (..., 2F), the gate first; (..., F)."""
     if rows_backend(gate_up[..., :1]) == "triton":  # rows are cut: any width will do

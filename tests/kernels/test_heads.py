@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from open_mythos.kernels.heads import join_heads, split_keys
+from open_mythos.kernels.heads import join_heads, put_ends, split_keys, turn_ends
 from open_mythos.ops.reference import rotate_reference
 
 
@@ -113,3 +113,49 @@ def test_nothing_gives_nothing():
     d_joint, d_shared = split_keys(torch.zeros(0, 3, 2, 6, device=DEVICE), still, 2)
     assert d_joint.shape == (0, 3, 16)
     assert d_shared.shape == (0, 3, 2)
+
+
+@pytest.mark.parametrize("dtype", list(LIMITS))
+@pytest.mark.parametrize(
+    ("batch", "length", "heads", "still", "last", "per_row"),
+    [
+        (2, 5, 4, 8, 4, False),
+        (3, 7, 3, 6, 10, True),
+        (1, 1, 1, 0, 2, False),
+        (1, 9, 30, 1, 2, True),
+    ],
+)
+def test_ends_are_turned_where_they_lie(batch, length, heads, still, last, per_row, dtype):
+    whole = torch.randn(batch, length, heads, still + last).to(dtype)
+    angles = torch.randn(*((batch,) if per_row else ()), length, last // 2) * 9
+    cos, sin = angles.cos(), angles.sin()
+    there = whole.to(DEVICE, copy=True)
+    assert turn_ends(there, cos.to(DEVICE), sin.to(DEVICE)) is there
+    got = there.cpu()
+    assert torch.equal(got[..., :still], whole[..., :still])
+    want = rotate_reference(whole[..., still:].double(), cos.double(), sin.double())
+    assert distance(got[..., still:], want) < LIMITS[dtype]
+
+
+@pytest.mark.parametrize("dtype", list(LIMITS))
+@pytest.mark.parametrize("layout", ["plain", "heads first", "time last", "inside"])
+@pytest.mark.parametrize(
+    ("batch", "length", "heads", "before", "shared", "behind"),
+    [(2, 5, 4, 8, 4, 8), (3, 7, 3, 6, 10, 5), (1, 1, 1, 0, 2, 0), (1, 9, 30, 3, 2, 1)],
+)
+def test_ends_are_put_into_every_head(layout, batch, length, heads, before, shared, behind, dtype):
+    whole = torch.randn(batch, length, heads, before + shared + behind).to(dtype)
+    one = torch.randn(batch, length, 1, shared).to(dtype)
+    there = whole.to(DEVICE, copy=True)
+    assert put_ends(there, laid_out(one.to(DEVICE), layout).squeeze(2), before) is there
+    want = whole.clone()
+    want[..., before : before + shared] = one
+    assert torch.equal(there.cpu(), want)
+
+
+def test_only_whole_heads_are_written_in_place():
+    heads = torch.zeros(1, 2, 3, 8, device=DEVICE)[..., :6]
+    with pytest.raises(ValueError, match="contiguous"):
+        put_ends(heads, torch.zeros(1, 2, 2, device=DEVICE), 4)
+    none = torch.zeros(0, 2, 3, 8, device=DEVICE)
+    assert put_ends(none, torch.zeros(0, 2, 2, device=DEVICE), 4) is none

@@ -5,7 +5,7 @@ import torch
 
 from open_mythos.kernels import rows
 from open_mythos.ops.rotate import rotate
-from open_mythos.ops.rows import add_norm_plain, sum_norm_plain, swiglu_plain
+from open_mythos.ops.rows import add_norm_plain, sum_norm_norm_plain, sum_norm_plain, swiglu_plain
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,6 +58,21 @@ def test_sum_norm(dtype: torch.dtype, shape: tuple[int, ...], indexed: bool) -> 
     signal = noise(shape[-1], dtype=torch.float64) if indexed else None
     got = rows.sum_norm(h, signal, e, weight, EPS)
     check(got, sum_norm_plain(h.double(), signal, e.double(), weight.double(), EPS), dtype)
+
+
+@shapes
+@pytest.mark.parametrize("indexed", [True, False])
+def test_sum_norm_norm(dtype: torch.dtype, shape: tuple[int, ...], indexed: bool) -> None:
+    h, e = noise(*shape, dtype=dtype), noise(*shape, dtype=dtype)
+    first, second = noise(shape[-1], dtype=dtype), noise(shape[-1], dtype=torch.float32)
+    signal = noise(shape[-1], dtype=torch.float64) if indexed else None
+    x, read = rows.sum_norm_norm(h, signal, e, (first, EPS), (second, 0.3))
+    norms = (first.double(), EPS), (second.double(), 0.3)
+    want = sum_norm_norm_plain(h.double(), signal, e.double(), *norms)
+    check(x, want[0], dtype)
+    check(read, want[1], dtype)
+    assert torch.equal(x, rows.sum_norm(h, signal, e, first, EPS))
+    assert torch.equal(read, rows.add_norm(x, None, second, 0.3)[1])  # rounded in between
 
 
 def test_a_norm_of_rows_cut_from_wider_ones() -> None:

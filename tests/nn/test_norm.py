@@ -38,3 +38,21 @@ def test_output_has_the_input_dtype_whatever_the_weight_has(dtype: torch.dtype) 
     torch.testing.assert_close(
         out.double().square().mean(-1), torch.ones(2, dtype=torch.float64), rtol=0.02, atol=0
     )
+
+
+def test_a_norm_of_a_norm_is_both_in_turn_and_seen_by_who_hooks_either() -> None:
+    first, second = RMSNorm(8).double(), RMSNorm(8, eps=0.1).double()
+    h, signal, e = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 8), (8,), (2, 8)))
+    torch.nn.init.normal_(first.weight)
+    torch.nn.init.normal_(second.weight)
+    want = first(h + signal + e)
+    for hooked in (None, first, second):
+        seen: list[torch.Tensor] = []
+        if hooked is not None:
+            hooked.register_forward_hook(lambda *call, seen=seen: seen.append(call[-1]))
+        x, read = first.of_sum_then(second, h, signal, e)
+        torch.testing.assert_close(x, want)
+        torch.testing.assert_close(read, second(want))
+        assert bool(seen) is (hooked is not None)
+    alone = first.of_sum_then(second, h, None, None)
+    torch.testing.assert_close(alone, (first(h), second(first(h))))

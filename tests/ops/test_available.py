@@ -94,7 +94,7 @@ def test_a_gpu_with_triton_runs_the_kernels(monkeypatch: pytest.MonkeyPatch) -> 
     triton_is(monkeypatch, True)
     found = picked(MythosConfig(), CUDA)
     assert set(found.values()) == {
-        "sdpa", "triton", "fused", "few", "chunked, triton", "cuda graph"
+        "sdpa", "triton", "in place", "fused", "few", "chunked, triton", "cuda graph"
     }  # fmt: skip
 
 
@@ -195,5 +195,9 @@ def test_on_a_gpu_the_picks_are_what_the_ops_decide(monkeypatch: pytest.MonkeyPa
         told = report["routing, 32,768 rows"]
         assert routing.routes_backend(x, torch.empty(16, device="cuda")) == told
         assert projections.whole_heads(x, x) is (report["heads of latent attention"] == "triton")
+        told = report["the same, a prompt of 32,768"]
+        many = x.expand(projections.MANY_ROWS, -1)
+        assert projections.heads_backend(x) == "triton" != told
+        assert projections.heads_backend(many) == told
         assert projections.one_pass(x.requires_grad_()) is (report["their gradients"] == "triton")
         assert rows.rows_backend(x) == "plain"  # now that a gradient is asked for

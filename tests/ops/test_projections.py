@@ -10,9 +10,13 @@ from torch.utils.checkpoint import checkpoint
 
 from open_mythos.ops import projections
 from open_mythos.ops.projections import (
+    MANY_ROWS,
+    heads_backend,
     join_keys,
     one_pass,
+    put_ends,
     swiglu,
+    turn_ends,
     turn_qkv,
     turn_queries,
     whole_heads,
@@ -56,6 +60,20 @@ def test_join_keys_ends_every_key_in_the_shared_channels() -> None:
     assert torch.equal(v, every[..., 3:])
 
 
+def test_ends_are_turned_where_they_lie() -> None:
+    heads, (cos, sin) = torch.randn(2, 5, 3, 7), tables(5, 2)
+    want = torch.cat((heads[..., :3], rotate_reference(heads[..., 3:], cos, sin)), dim=-1)
+    assert turn_ends(heads, cos, sin) is heads
+    torch.testing.assert_close(heads, want)
+
+
+def test_ends_are_put_into_every_head() -> None:
+    heads, shared = torch.randn(2, 5, 3, 9), torch.randn(2, 5, 4)
+    want = torch.cat((heads[..., :3], torch.stack((shared,) * 3, dim=2), heads[..., 7:]), dim=-1)
+    assert put_ends(heads, shared, 3) is heads
+    assert torch.equal(heads, want)
+
+
 def test_swiglu_is_its_formula() -> None:
     gate, up = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
     torch.testing.assert_close(swiglu(torch.cat((gate, up), -1)), gate * gate.sigmoid() * up)
@@ -83,6 +101,16 @@ def test_heads_are_written_whole_on_a_gpu_with_or_without_gradient() -> None:
         assert not whole_heads(there, x)
         assert not whole_heads(there, there.half())
         assert not whole_heads(there.double())
+
+
+def test_long_prompts_alone_have_their_heads_written_in_place() -> None:
+    """On a CPU nothing has; on a GPU what has many rows, and no gradient."""
+    assert heads_backend(torch.empty(2, MANY_ROWS, 4, device="meta")) == "plain"
+    if torch.cuda.is_available() and find_spec("triton"):
+        few, many = (torch.zeros(2, n, 4, device="cuda") for n in (MANY_ROWS // 2 - 1, MANY_ROWS))
+        assert heads_backend(few) == "triton"
+        assert heads_backend(many, few) == "in place"
+        assert heads_backend(many.requires_grad_()) == "triton"
 
 
 def _qkv(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -6,7 +6,15 @@ from torch.nn import functional as F
 
 from open_mythos.ops import rows as rows_module
 from open_mythos.ops.reference import rotate_reference
-from open_mythos.ops.rows import WIDEST, add_norm, rotate_heads, rows_backend, sum_norm, swiglu
+from open_mythos.ops.rows import (
+    WIDEST,
+    add_norm,
+    rotate_heads,
+    rows_backend,
+    sum_norm,
+    sum_norm_norm,
+    swiglu,
+)
 
 
 EPS = 1e-5
@@ -36,6 +44,16 @@ def test_sum_norm() -> None:
     torch.testing.assert_close(sum_norm(h, None, e, weight, EPS), rms(h + e) * weight)
     each = noise(2, 3, 8)
     torch.testing.assert_close(sum_norm(h, each, e, weight, EPS), rms(h + each + e) * weight)
+
+
+@pytest.mark.parametrize("signal", [None, (8,), (2, 3, 8)])
+def test_sum_norm_norm(signal: tuple[int, ...] | None) -> None:
+    h, e, first, second = noise(2, 3, 8), noise(2, 3, 8), noise(8), noise(8)
+    added = None if signal is None else noise(*signal)
+    x, read = sum_norm_norm(h, added, e, (first, EPS), (second, EPS))
+    want = rms(h + e if added is None else h + added + e) * first
+    torch.testing.assert_close(x, want)
+    torch.testing.assert_close(read, rms(want) * second)
 
 
 def test_swiglu() -> None:

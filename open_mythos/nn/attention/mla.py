@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.by_hand import attend_by_hand
@@ -18,7 +19,13 @@ from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import foreign, patched
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static_latent, has_kernel
-from open_mythos.ops.projections import join_keys, turn_queries
+from open_mythos.ops.projections import (
+    heads_backend,
+    join_keys,
+    put_ends,
+    turn_ends,
+    turn_queries,
+)
 from open_mythos.ops.rows import rows_backend
 from open_mythos.ops.store import rotate_query, store_latent
 
@@ -122,7 +129,7 @@ class MLAttention(HasParts):
     def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
         """Queries (B, T, H, nope + rope); the entries of the T positions go into `room`."""
         q_latent = self._store(x, rotary, room, None)
-        return self._turned(self.q_up(q_latent), rotary)
+        return self._queries(q_latent, rotary)
 
     def _store(self, x: Tensor, rotary: Rotary, room: Entries, position: Tensor | None) -> Tensor:
         """The normed query latent (B, T, q_lora_rank); the entries go into `room`."""
@@ -139,7 +146,18 @@ class MLAttention(HasParts):
 
     def _raise(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
         """(B, T, q_lora_rank) -> queries (B, T, H, nope + rope), the last part rotated."""
-        return self._turned(self.q_up(self.q_norm(q_latent)), rotary)
+        return self._queries(self.q_norm(q_latent), rotary)
+
+    def _queries(self, q_latent: Tensor, rotary: Rotary) -> Tensor:
+        """The normed latent -> queries, in a projection that lays them out so where that pays."""
+        weight = fused(self.q_up).weight
+        if patched(self.q_up) or heads_backend(q_latent, weight) != "in place":
+            return self._turned(self.q_up(q_latent), rotary)
+        count = self.heads * self.cfg.qk_nope_head_dim
+        parts = weight.tensor_split([count])
+        weight = torch.cat([part.unflatten(0, (self.heads, -1)) for part in parts], dim=1)
+        heads = F.linear(q_latent, weight.flatten(0, 1)).unflatten(-1, (self.heads, -1))
+        return turn_ends(heads, rotary.cos, rotary.sin)
 
     def _turned(self, joint: Tensor, rotary: Rotary) -> Tensor:
         """Both parts of all heads -> queries (B, T, H, nope + rope), the last part rotated."""
@@ -168,8 +186,15 @@ class MLAttention(HasParts):
 
     def _expanded(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """K = [kv_up_k(c) | k_rope for every head], v = kv_up_v(c)."""
-        joint, heads = self.kv_up(seen["c_kv"]), self.heads
-        k, v = join_keys(joint, seen["k_rope"], heads, self.cfg.qk_nope_head_dim)
+        c, shared, still = seen["c_kv"], seen["k_rope"], self.cfg.qk_nope_head_dim
+        if patched(self.kv_up) or heads_backend(c, shared, self.kv_up.weight) != "in place":
+            k, v = join_keys(self.kv_up(c), shared, self.heads, still)
+            return self._attend(q, k, v, context)
+        key, value = self._ups(c.dtype)
+        room = key.new_zeros(self.heads, shared.shape[-1], key.shape[-1])
+        weight = torch.cat((key, room, value), dim=1).flatten(0, 1)
+        joint = put_ends(F.linear(c, weight).unflatten(-1, (self.heads, -1)), shared, still)
+        k, v = joint.tensor_split([still + shared.shape[-1]], dim=-1)
         return self._attend(q, k, v, context)
 
     def _absorbed(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:

@@ -20,6 +20,7 @@ def run_core(  # noqa: PLR0913 -- everything one pass depends on
     frozen: Frozen | None = None,
     active: Tensor | None = None,
     *,
+    read: Tensor | None = None,
     shared: Entries | None = None,
     dense: bool = False,
     own: Sequence[LoopLayers] = (),
@@ -35,6 +36,7 @@ def run_core(  # noqa: PLR0913 -- everything one pass depends on
         slot: The loop's cache, with the entries of all layers; extended but not committed.
         frozen: Positions whose keys and values stay as they were, in every layer.
         active: (B, T) boolean; the experts skip other positions where they can.
+        read: What the first layer's attention reads of `x`, where it is known already.
         shared: Keys and values of all layers to look at instead of own ones.
         dense: Let no position be skipped.
         own: By layer, what this loop has of its own; empty where it has nothing.
@@ -42,7 +44,7 @@ def run_core(  # noqa: PLR0913 -- everything one pass depends on
     if len(blocks) == 1:
         return blocks[0].run(
             x, context, slot, frozen, active,
-            shared=shared, dense=dense, own=own[0] if own else SHARED,
+            read=read, shared=shared, dense=dense, own=own[0] if own else SHARED,
         )  # fmt: skip
     new: Entries = {}
     seen: Entries = {}
@@ -54,6 +56,7 @@ def run_core(  # noqa: PLR0913 -- everything one pass depends on
             None if slot is None else slot.layer(i),
             None if frozen is None else replace(frozen, entries=_of_layer(frozen.entries, i)),
             active,
+            read=None if i else read,
             shared=None if shared is None else _of_layer(shared, i),
             dense=dense,
             own=own[i] if own else SHARED,

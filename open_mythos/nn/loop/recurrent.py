@@ -172,10 +172,17 @@ class RecurrentBlock(nn.Module):
     ) -> tuple[Tensor, BlockTrace]:
         """What one loop says, f (B, S, dim), and what the block wrote and learnt."""
         addends = self.injection.enter(h, e, tick.signal, coefficients)
-        x = total(*addends) if self.norm is None else self.norm.of_sum(*addends)
+        read = None
+        if self.norm is None:
+            x = total(*addends)
+        elif self.block.order == "post":
+            x = self.norm.of_sum(*addends)
+        else:
+            x, read = self.norm.of_sum_then(self.block.attn_norm, *addends)
         f, trace = run_core(
-            self.blocks, x, context, slot, frozen, active, shared=shared, dense=dense, own=tick.own
-        )
+            self.blocks, x, context, slot, frozen, active,
+            read=read, shared=shared, dense=dense, own=tick.own,
+        )  # fmt: skip
         if self.lora is not None and tick.scale is not None:
             f = self.lora.onto(f, tick.scale)
         return f, trace

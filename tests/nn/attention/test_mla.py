@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.nn.attention import mla
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.attention.mla import MLAttention, absorbed_is_cheaper
 from open_mythos.nn.rotary import apply_rope, precompute_rope_freqs, rotary
@@ -69,6 +70,44 @@ def test_every_form_equals_the_definition_with_gradients(
     theirs = torch.autograd.grad((want * up).sum(), at)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+
+
+@given(length=st.integers(1, 6))
+def test_heads_written_in_place_are_those_of_the_definition(
+    tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any], length: int
+) -> None:
+    attn = randomised(MLAttention(tiny_config(attn_type="mla")).double())
+    attn.form = "expanded"
+    x = torch.randn(2, length, attn.cfg.dim, dtype=torch.float64)
+    turns = rotary(torch.arange(length), attn.cfg.qk_rope_head_dim, attn.cfg.rope_theta)
+    asked: list[tuple[int, ...]] = []
+
+    def always(lead: torch.Tensor, *_: torch.Tensor) -> str:
+        asked.append(tuple(lead.shape))
+        return "in place"
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(mla, "heads_backend", always)
+        q, seen = attn.project(x, turns)
+        got = attn.mix(q, seen, AttentionContext(turns))
+        torch.testing.assert_close(attn.queries(x, turns), q)
+    assert asked[:2] == [(2, length, attn.cfg.q_lora_rank), (2, length, attn.cfg.kv_lora_rank)]
+    torch.testing.assert_close(got, by_definition(attn, x, length), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("part", ["q_up", "kv_up"])
+def test_who_hooks_a_projection_sees_it_run_though_heads_are_written_in_place(
+    part: str, tiny_config: Callable[..., MythosConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attn = MLAttention(tiny_config(attn_type="mla"))
+    monkeypatch.setattr(mla, "heads_backend", lambda *_: "in place")
+    turns = rotary(torch.arange(3), attn.cfg.qk_rope_head_dim, attn.cfg.rope_theta)
+    seen: list[torch.Size] = []
+    getattr(attn, part).register_forward_hook(lambda *call: seen.append(call[-1].shape))
+    with torch.no_grad():
+        q, entries = attn.project(torch.randn(2, 3, attn.cfg.dim), turns)
+        attn.mix(q, entries, AttentionContext(turns))
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("form", ["expanded", "absorbed"])
