@@ -1,6 +1,7 @@
 """What self-speculation is worth: tokens per second with a draft and without, on a trained model.
 
     python benchmarks/speculation.py runs/demo-text --out benchmarks/results/speculation-cpu.json
+    python benchmarks/speculation.py models/prose-23m --text models/prose-23m/held-out.txt
 
 Every round measures plain decoding and all drafts in turns, on the same prompts of held-out text;
 figures are medians over rounds of what each round says against its own plain decoding. Beside wall
@@ -127,10 +128,14 @@ def settings(args: argparse.Namespace, cuda: bool) -> list[Setting]:
     return found
 
 
-def prompts(tokenizer: Any, count: int, length: int) -> list[list[int]]:
-    """Pieces of the last tenth of the plays, which training holds out."""
-    text = plays_text()
-    ids = tokenizer.encode(text[len(text) * 9 // 10 :])
+def prompts(tokenizer: Any, count: int, length: int, file: Path | None) -> list[list[int]]:
+    """Pieces of a text; without one, of the last tenth of the plays, which training holds out."""
+    if file is None:
+        text = plays_text()
+        text = text[len(text) * 9 // 10 :]
+    else:
+        text = file.read_text(encoding="utf-8")
+    ids = tokenizer.encode(text)
     step = (len(ids) - length) // count
     return [ids[i * step : i * step + length] for i in range(count)]
 
@@ -146,6 +151,7 @@ def reals(text: str) -> list[float]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--text", type=Path, help="where prompts come from; default: the plays")
     parser.add_argument("--loops", type=int, help="loops of a whole pass; default: the model's")
     parser.add_argument("--draft-loops", type=numbers, default=[1, 2])
     parser.add_argument("--draft-tokens", type=numbers, default=[2, 4])
@@ -167,7 +173,7 @@ def main() -> None:
     opened = open_checkpoint(args.checkpoint, args.device)
     model = opened.model.to(getattr(torch, args.dtype)).eval()
     n_loops = args.loops or model.cfg.max_loop_iters
-    starts = prompts(opened.tokenizer, args.prompts, args.prompt_length)
+    starts = prompts(opened.tokenizer, args.prompts, args.prompt_length, args.text)
     cuda = model.embed.weight.is_cuda
     chosen = [s for s in settings(args, cuda) if s.draft is None or s.draft.loops < n_loops]
     runs: dict[Setting, list[Timed]] = {s: [] for s in chosen}
