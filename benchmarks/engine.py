@@ -205,7 +205,7 @@ def main() -> None:
     args.n_loops = args.n_loops or model.cfg.max_loop_iters
     save("parameters", sum(parameter.numel() for parameter in model.parameters()))
     parts: dict[str, Callable[[], Any]] = {
-        "depth": lambda: depth(args, model, text_load(args, tokens, model.cfg.vocab_size)),
+        "depth": lambda: depth(args, model, text_load(args, tokens, model.cfg)),
         "crowd": lambda: crowd(args, model),
         "prefix": lambda: prefix(args, model),
     }

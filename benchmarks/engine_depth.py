@@ -13,6 +13,7 @@ import torch
 from engine_clock import greedy, in_turns, sizes
 from torch.nn import functional as F
 
+from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.batch import IGNORE, Batch
 from open_mythos.data.windows import TokenWindows
 from open_mythos.engine.engine import Engine
@@ -81,13 +82,13 @@ class Load:
     scored: Sequence[Batch] = ()
 
 
-def text_load(args: argparse.Namespace, tokens: Any, vocab: int) -> Load:
+def text_load(args: argparse.Namespace, tokens: Any, cfg: MythosConfig) -> Load:
     """Stretches of a text, and the text itself.
 
     Args:
         args: Lengths and numbers.
         tokens: (N,) ids; None: prompts of random ones, and no text.
-        vocab: Ids are below it.
+        cfg: The network's, for its vocabulary and positions.
     """
     luck = random.Random(args.seed)
 
@@ -98,7 +99,7 @@ def text_load(args: argparse.Namespace, tokens: Any, vocab: int) -> Load:
     for _ in range(args.requests):
         length = drawn(*args.prompt_tokens)
         if tokens is None:
-            prompt = luck.choices(range(vocab), k=length)
+            prompt = luck.choices(range(cfg.vocab_size), k=length)
         else:
             first = luck.randrange(len(tokens) - length)
             prompt = tokens[first : first + length].tolist()
@@ -106,7 +107,11 @@ def text_load(args: argparse.Namespace, tokens: Any, vocab: int) -> Load:
     if tokens is None:
         return Load(jobs)
     windows = TokenWindows(
-        tokens, seq_len=min(256, len(tokens) - 1), batch_size=16, seed=0, vocab_size=vocab
+        tokens,
+        seq_len=min(256, cfg.max_seq_len, len(tokens) - 1),
+        batch_size=16,
+        seed=0,
+        vocab_size=cfg.vocab_size,
     )
     return Load(jobs, list(islice(windows.evaluation_batches(), args.batches)))
 
@@ -216,31 +221,44 @@ def at_every_loop(settings: EngineConfig) -> EngineConfig:
     return replace(settings, stride=1, **({"resident": 0} if "resident" in known else {}))
 
 
+class Engines:
+    """An engine for each way, one at a time: the cache of each is large."""
+
+    def __init__(self, args: argparse.Namespace, model: OpenMythos, longest: int) -> None:
+        """For requests of at most `longest` tokens."""
+        self.args, self.model, self.longest = args, model, longest
+        self._made: dict[tuple[str, int], Engine] = {}
+
+    def of(self, way: Way) -> Engine:
+        """The last one again, if it is of the same kind."""
+        kind = way.batching, way.n_loops
+        if kind not in self._made:
+            self._made.clear()
+            changes: dict[str, Any] = {"n_loops": way.n_loops, "gather": self.args.gather}
+            if way.batching != "depth-wise":  # all take the same loops, and had better keep step
+                changes["gather"] = 1.0
+            settings = sizes(self.args, self.longest, self.args.rows, **changes)
+            if not way.waits:
+                self._made[kind] = Engine(self.model, settings=settings)
+                return self._made[kind]
+            settings = at_every_loop(settings)  # since its scheduler must be asked after each
+            self._made[kind] = Engine(self.model, settings=settings)
+            self._made[kind].scheduler = Waves(settings)
+        return self._made[kind]
+
+
 def depth(args: argparse.Namespace, model: OpenMythos, load: Load) -> list[dict[str, Any]]:
     """Every way of answering the same requests: time, loops, and the price."""
     longest = max(len(prompt) + new for prompt, new in load.jobs)
     price, rows = Price(model, load.scored), []
     said: dict[int, list[list[int]]] = {}
-    made: dict[tuple[str, int], Engine] = {}
-
-    def engine_of(batching: str, n_loops: int) -> Engine:
-        """One at a time: the cache of each is large."""
-        if (batching, n_loops) not in made:
-            made.clear()
-            changes: dict[str, Any] = {"n_loops": n_loops, "gather": args.gather}
-            if batching != "depth-wise":  # all take the same loops, and had better stay together
-                changes["gather"] = 1.0
-            settings = sizes(args, longest, args.rows, **changes)
-            if batching == "waits":  # its scheduler wants to be asked after every loop
-                settings = at_every_loop(settings)
-            made[batching, n_loops] = Engine(model, settings=settings)
-        return made[batching, n_loops]
+    engines = Engines(args, model, longest)
 
     def run(way: Way) -> dict[str, Any]:
-        engine = engine_of(way.batching, way.n_loops)
+        engine = engines.of(way)
 
         def work() -> tuple[int, int, int, list[list[int]]]:
-            engine.scheduler = (Waves if way.waits else Scheduler)(engine.settings)
+            engine.scheduler.pool.forget_all()  # prompts are read again each time
             before, told = engine.stats.totals, {}
             for prompt, new in load.jobs:
                 told[engine.add(greedy(prompt, new, way.n_loops, way.exit))] = list[int]()
