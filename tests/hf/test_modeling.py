@@ -289,8 +289,13 @@ def test_a_folder_is_read_by_transformers_and_by_this_library(
     model.save_pretrained(tmp_path, max_shard_size=part)
     again = OpenMythosForCausalLM.from_pretrained(tmp_path)
     assert not again.training
-    assert torch.equal(again(ids).logits, model(ids).logits)
-    assert torch.equal(OpenMythos.from_pretrained(tmp_path)(ids), model(ids).logits)
+    ours = OpenMythos.from_pretrained(tmp_path)
+    for name, weight in model.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+        assert torch.equal(ours.state_dict()[name], weight), name
+    # Not to the last bit: a product rounds by how its weights lie in memory, and these are mapped.
+    for logits in (again(ids).logits, ours(ids)):
+        torch.testing.assert_close(logits, model(ids).logits, rtol=0, atol=1e-6)
     assert again.model.head.weight is again.model.embed.weight
 
 
