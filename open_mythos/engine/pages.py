@@ -171,6 +171,23 @@ class Pages:
             flat = store.flatten(0, 1)
             flat.index_copy_(0, target, flat.index_select(0, source))
 
+    def deepen_rows(self, place: Tensor, done: Tensor, end: Tensor) -> None:
+        """`deepen` of rows that the device knows of: (N,) each; nothing where `done` is 0."""
+        if self.cfg.kv != "per_loop" or self.slots == 1:
+            return
+        stride = self.per_slot * self.size
+        loops = torch.arange(1, self.slots, device=self.device)
+        inside = (loops >= done.unsqueeze(1)) & (loops < end.unsqueeze(1))
+        inside &= (done > 0).unsqueeze(1)
+        beyond = nowhere(self.per_slot - 2, self.size)
+        target = loops * stride + torch.where(inside, place.unsqueeze(1), beyond)
+        source = (done - 1).clamp(min=0) * stride + place
+        for store in self.inside.values():
+            flat = store.flatten(0, 1)
+            shown = flat.index_select(0, source).unsqueeze(1)
+            shown = shown.expand(-1, len(loops), *flat.shape[1:])
+            flat.index_copy_(0, target.flatten(), shown.flatten(0, 1))
+
     def scrub(self, blocks: Sequence[int]) -> None:
         """Zeros into blocks that hold what is no number: at weight 0 it would still be none."""
         if not blocks:

@@ -198,7 +198,7 @@ class Runner:
         return self.stages.read(call.lanes.index_select(0, rows))
 
     def _call(self, runs: Sequence[Run]) -> Call:
-        self.stages.tables.follow(runs)
+        self.stages.tables.follow(run.track for run in runs)
         return Call.of(runs, self.settings, self.device)
 
     def _run(self, stage: Callable[[Call], Tensor], call: Call, *name: Hashable) -> Tensor:

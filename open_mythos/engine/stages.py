@@ -146,7 +146,8 @@ class Stages:
         """What tells the rows' loops apart; what they have of their own is that of the first."""
         signals = None if self._signals is None else self._signals.index_select(0, loops)
         scales = None if self._scales is None else self._scales.index_select(0, loops)
-        return Tick(signals, scales, last, self.constants.ticks[call.runs[0].loop].own)
+        own = self.constants.ticks[call.runs[0].loop].own if call.runs else None
+        return Tick(signals, scales, last, own)
 
     def _accounts(self, call: Call, parties: Sequence[Party], before: Tensor) -> Accounts:
         gated = any(party.leave.exit.gated for party in parties if party.leave is not None)
