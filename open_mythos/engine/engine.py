@@ -154,6 +154,8 @@ class Engine:
         """
         if self.scheduler.tracks:
             raise InputError("weights can change between requests only; let them end, or cancel")
+        if self.residents is not None:
+            self.residents.sweep()
         self.runner.refresh()
         self.scheduler.pool.forget_all()
 
@@ -176,8 +178,8 @@ class Engine:
         """Tokens of those that stay on the device, and more work for it."""
         events = self._commit(residents, residents.collect())
         if self.scheduler.risen:
-            residents.leave(self.scheduler.risen)
-            self.scheduler.risen.clear()
+            self.scheduler.risen = False
+            residents.sweep()
         self.counters.turns += residents.launch()
         return events
 

@@ -72,9 +72,7 @@ class Graphs:
         found.replay()
         return found.out
 
-    def launch(
-        self, name: Hashable, warm: Callable[[], object], run: Callable[[], object]
-    ) -> None:
+    def launch(self, name: Hashable, warm: Callable[[], object], run: Callable[[], object]) -> None:
         """Replay `run`, which follows from `name` and from numbers on the device.
 
         Args:
@@ -102,7 +100,9 @@ class Graphs:
         replay = self.capture(run, run)
         return Recorded(call.numbers, said[0], replay)
 
-    def capture(self, warm: Callable[[], object], run: Callable[[], object]) -> Callable[[], object]:
+    def capture(
+        self, warm: Callable[[], object], run: Callable[[], object]
+    ) -> Callable[[], object]:
         """Capture `run` after `warm`; what replays it."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

@@ -124,6 +124,8 @@ class Pages:
         self.device = like.device
         shifts = torch.arange(max(layers, 1), device=like.device) * self.per_slot
         self._layers = list(shifts.unsqueeze(1).unbind())
+        loops = torch.arange(max(self.slots, 1), device=like.device) * self.per_slot
+        self._loops = list(loops.unsqueeze(1).unbind())
 
     @property
     def block_bytes(self) -> int:
@@ -148,6 +150,15 @@ class Pages:
             return PagedSlot(self.inside, loops * self.per_slot, self.size, view)
         first = torch.where(loops == 0, view.write, nowhere(self.per_slot - 2, self.size))
         return PagedSlot(self.inside, loops.new_zeros(1), self.size, View(first, view.glances))
+
+    def loop_at(self, loop: int, view: View) -> PagedSlot:
+        """The core, where all rows stand at one loop, from 0."""
+        if self.cfg.kv == "per_loop":
+            return PagedSlot(self.inside, self._loops[loop], self.size, view)
+        if loop:
+            beyond = torch.full_like(view.write, nowhere(self.per_slot - 2, self.size))
+            view = View(beyond, view.glances)
+        return PagedSlot(self.inside, self._loops[0], self.size, view)
 
     def deepen(self, left: Sequence[tuple[int, int, int]]) -> None:
         """Show what positions wrote last in the loops that they leave out, too.

@@ -1,4 +1,4 @@
-"""Residents: requests whose tokens follow one another on the device, while the host reads behind."""
+"""Residents: requests whose tokens follow one another on the device; the host reads behind."""
 
 import math
 from collections import Counter, deque
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from open_mythos.engine.flight import Track
 from open_mythos.engine.lanes import START, kind_of
-from open_mythos.engine.rounds import READY, STOPS, At, Out, Rounds, Shape
+from open_mythos.engine.rounds import READY, STOPS, At, Rounds, Shape
 from open_mythos.engine.runner import Runner
 from open_mythos.engine.scheduler import Scheduler
 from open_mythos.engine.writer import Writer
@@ -111,7 +111,9 @@ class Residents:
         if track.leave is None:
             return True
         kind = kind_of(track.leave.exit)
-        if kind not in START or not isinstance(kind, type) or kind.done is not Criterion.done:
+        if not (isinstance(kind, type) and issubclass(kind, Criterion) and kind in START):
+            return False
+        if kind.done is not Criterion.done:  # thresholds by row are compared as that does
             return False
         return all(seat.kind in (kind, None) for seat in self.seats.values())
 
@@ -136,9 +138,9 @@ class Residents:
         self._waiting += 1
         self.provide(scheduler, seat)
 
-    def leave(self, rows: Sequence[int]) -> None:
-        """Rows whose requests have no seat any more."""
-        self.seats = {row: seat for row, seat in self.seats.items() if row not in rows}
+    def sweep(self) -> None:
+        """Forget those who have left."""
+        self.seats = {row: seat for row, seat in self.seats.items() if seat.track.seat is seat}
         self._joining = [seat for seat in self._joining if seat.track.seat is seat]
         self._grown = [seat for seat in self._grown if seat.track.seat is seat]
         self._changed = True
@@ -173,7 +175,8 @@ class Residents:
 
     def _read(self, launched: Launched, said: list[Said]) -> None:
         lines = launched.out[:, : launched.shape.picks].tolist()
-        self._waiting = lines.pop()[0]
+        waiting = lines.pop()[0]
+        self._waiting = len(self.seats) if launched.shape.straight else waiting
         seats, nobody = launched.seats, self.rounds.nobody
         said += [
             (seats[row], token, loops, read, sound)
@@ -202,17 +205,20 @@ class Residents:
             return
         if rounds.leave is not None:
             self.stages.lanes.prepare(rounds.leave.exit)
-        nobody = torch.full_like(members, rounds.nobody)
-        graphs.launch(shape, lambda: rounds.run(nobody, shape), lambda: rounds.run(members, shape))
+        graphs.launch(
+            shape,
+            lambda: rounds.run(torch.full_like(members, rounds.nobody), shape),
+            lambda: rounds.run(members, shape),
+        )
 
     def _sent(self, shape: Shape) -> Launched:
         """What a round says, on its way to the host."""
         out = self.rounds.out
         if not out.is_cuda:
             return Launched(self.seats, shape, out.clone(), None)
-        room = self._room.pop() if self._room else torch.empty_like(
-            out, device="cpu", pin_memory=True
-        )  # fmt: skip
+        if not self._room:
+            self._room.append(torch.empty(out.shape, dtype=out.dtype, pin_memory=True))
+        room = self._room.pop()
         room.copy_(out, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
@@ -224,8 +230,12 @@ class Residents:
         turns, picks = self._turns, rows
         if not self._together:
             expected = self._waiting + self._waiting // 4
-            picks = next(n for n in (rows // 4, rows // 2, rows) if n >= min(expected, rows) and n)
-        return Shape(rows, picks, self._width(), turns, self._kind, self._draws, self._filters)
+            half = max(rows // 2, 1)
+            picks = half if expected <= half else rows
+        return Shape(
+            rows, picks, self._width(), turns, self._straight, self._kind, self._draws,
+            self._filters,
+        )  # fmt: skip
 
     def _width(self) -> int:
         widest = max(len(seat.track.blocks) for seat in self.seats.values())
@@ -277,6 +287,7 @@ class Residents:
         leaving = self.stages.early and (halting or leave is not None)
         # Where nobody can leave before the others, a round is a token of everybody.
         self._together = len(depths) == 1 and not leaving
+        self._straight = self._together and leave is None and not halting
         most_loops = max(depths)
         self._turns = most_loops if self._together else min(self.settings.stride, most_loops)
 

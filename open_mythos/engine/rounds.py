@@ -79,6 +79,8 @@ class Shape:
         picks: Rows that may leave and enter the loop, at most.
         width: Blocks that a row looks at, at most.
         turns: Loops.
+        straight: Whether all rows run so many loops, and none leaves early: a round is then a token
+            of everybody.
         kind: Of exit by which rows leave; None: none does.
         draws: Whether a row draws its tokens.
         filters: Whether one asks for a filter of what it draws from.
@@ -88,6 +90,7 @@ class Shape:
     picks: int
     width: int
     turns: int
+    straight: bool
     kind: type[Criterion] | None
     draws: bool
     filters: bool
@@ -120,34 +123,60 @@ class Rounds:
 
     def run(self, members: Tensor, shape: Shape) -> None:
         """A round of `members` (rows,), each once but for nobody."""
+        if shape.straight:
+            self._say(members, shape)
+            return
         parties = [Party(self._leave(members), int(self.leave is not None))]
         self._land(members, shape, noted=self.stages.notes(party.leave for party in parties))
         self._loop(members, shape, parties)
 
+    def _say(self, members: Tensor, shape: Shape) -> None:
+        """A token of everybody; who is on his way through the loop starts anew."""
+        now = self.state.index_select(0, members)
+        here = (now[:, At.STATUS] != IDLE) & (now[:, At.POSITION] < now[:, At.COVERED])
+        logits = self.stages.straight(self._call(members, here, now, shape.width), shape.turns)
+        loops = torch.full_like(members, shape.turns)
+        chosen = self._chosen(logits, members, now, shape)
+        self._keep(members, now, here, loops, chosen, None, READY)
+
     def _land(self, members: Tensor, shape: Shape, *, noted: bool) -> None:
         """Coda and choice for rows that have left the loop, prelude for those that go on."""
-        stages, nobody = self.stages, self.nobody
-        rows = self._picked(members, shape.picks)
+        stages, rows = self.stages, self._picked(members, shape.picks)
         now = self.state.index_select(0, rows)
-        status, position, said = (now[:, at] for at in (At.STATUS, At.POSITION, At.SAID))
-        spoke, left = status == LANDING, now[:, At.LEFT]
+        spoke = now[:, At.STATUS] == LANDING
         call = self._call(rows, spoke, now, shape.width)
-        logits = stages.logits(stages.coda(call))
-        sound = logits.sum(-1).isfinite()
+        chosen = self._chosen(stages.logits(stages.coda(call)), rows, now, shape)
+        read = stages.read(call.lanes) if noted else None
+        now = self._keep(rows, now, spoke, now[:, At.LEFT], chosen, read, LOOPING)
+        stages.enter(self._call(rows, now[:, At.STATUS] == LOOPING, now, shape.width))
+
+    def _chosen(
+        self, logits: Tensor, rows: Tensor, now: Tensor, shape: Shape
+    ) -> tuple[Tensor, Tensor]:
+        """The next token of each row, and whether its logits are numbers."""
         wishes = self._wishes(rows, now) if shape.draws else None
-        chosen = choose_by(logits, wishes, filters=shape.filters)
-        token = torch.where(spoke, chosen, now[:, At.TOKEN])
-        read = stages.read(call.lanes) if noted else torch.zeros_like(left)
-        said, position = said + spoke, position + spoke
-        ended = (now[:, At.STOPS :] == token.unsqueeze(1)).any(1)
-        done = spoke & (ended | (said >= now[:, At.MOST]) | ~sound)
-        going = (status != IDLE) & ~done & (position < now[:, At.COVERED])
-        after = torch.where(going, LOOPING, torch.where(spoke, READY, status))
-        status = torch.where(done, IDLE, after)
-        lines = (torch.where(spoke, rows, nobody), token, left, read, sound.long())
-        self.out[: Out.WAITING, : shape.picks].copy_(torch.stack(lines))
-        now = self._put(rows, now, (status, token, position, torch.zeros_like(left), said, left))
-        stages.enter(self._call(rows, going, now, shape.width))
+        return choose_by(logits, wishes, filters=shape.filters), logits.sum(-1).isfinite()
+
+    def _keep(
+        self,
+        rows: Tensor,
+        now: Tensor,
+        spoke: Tensor,
+        loops: Tensor,
+        chosen: tuple[Tensor, Tensor],
+        read: Tensor | None,
+        onward: int,
+    ) -> Tensor:
+        """Write down tokens of rows that `spoke`; the state of all, those that go on `onward`."""
+        token = torch.where(spoke, chosen[0], now[:, At.TOKEN])
+        said, position = now[:, At.SAID] + spoke, now[:, At.POSITION] + spoke
+        ended = (now[:, At.STOPS :] == token.unsqueeze(1)).any(1) | (said >= now[:, At.MOST])
+        ended = (spoke & (ended | ~chosen[1])) | (now[:, At.STATUS] == IDLE)
+        status = torch.where(position < now[:, At.COVERED], onward, READY)
+        status, depth = torch.where(ended, IDLE, status), torch.zeros_like(said)
+        lines = torch.where(spoke, rows, self.nobody), token, loops, depth if read is None else read
+        self.out[: Out.WAITING, : len(rows)].copy_(torch.stack((*lines, chosen[1].long())))
+        return self._put(rows, now, (status, token, position, depth, said, loops))
 
     def _loop(self, members: Tensor, shape: Shape, parties: list[Party]) -> None:
         """Loops of all that are in it, and who leaves."""
@@ -171,6 +200,8 @@ class Rounds:
     def _picked(self, members: Tensor, count: int) -> Tensor:
         """The first `count` of those that have left the loop or enter it; nobody fills them up."""
         wants = _waiting(self.state.index_select(0, members))
+        if count == len(members):
+            return torch.where(wants, members, self.nobody)
         place = wants.long().cumsum(0) - 1
         slot = torch.where(wants & (place < count), place, count)
         return members.new_full((count + 1,), self.nobody).scatter_(0, slot, members)[:count]

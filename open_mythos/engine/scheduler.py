@@ -25,7 +25,7 @@ class Scheduler:
         preemptions: How often one has made room so far.
         reused: Positions found in the cache so far.
         seated: How many of those that run stay on the device, and are not planned for here.
-        risen: Rows that have been left by such ones, until somebody takes notice.
+        risen: Whether one of them has left the device since somebody took notice.
     """
 
     def __init__(self, settings: EngineConfig) -> None:
@@ -36,7 +36,7 @@ class Scheduler:
         self.waiting: list[Track] = []
         self.running: list[Track] = []
         self.preemptions = self.reused = self.seated = 0
-        self.risen: list[int] = []
+        self.risen = False
         self._news = True  # whether more may fit than when that was asked last
         self._rows = list(range(settings.rows - 1, -1, -1))
         self._lanes = list(range(settings.lanes - 1, settings.rows - 1, -1))
@@ -229,7 +229,7 @@ class Scheduler:
             return
         track.seat = None
         self.seated -= 1
-        self.risen.append(track.row)
+        self.risen = True
 
     def publish(self, track: Track) -> None:
         """Let the block be found that a request's last position has filled."""
@@ -238,8 +238,10 @@ class Scheduler:
             self.pool.publish(track.blocks[index], track.name(index, self.settings.block_size))
 
     def provide(self, track: Track, needed: int, wished: int) -> None:
-        """Blocks for positions up to `needed`, whoever has to make room, and to `wished` if any
-        are left; it may be the request itself that makes room."""
+        """Blocks for positions up to `needed`, whoever has to make room, maybe the request itself.
+
+        And for those up to `wished`, as long as there are any.
+        """
         if not self._cover(track, needed):
             return
         while len(track.blocks) * self.settings.block_size < wished and self.pool.available:

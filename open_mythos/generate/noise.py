@@ -101,8 +101,7 @@ def words(
 def named(
     keys: Sequence[Key], device: torch.device | str = "cpu", purpose: Purpose = Purpose.TOKEN
 ) -> Tensor:
-    """Names as the generator takes them, (B, 5) int64: two words of the seed, then position, index
-    and purpose."""
+    """Names for the generator, (B, 5) int64: two words of the seed, position, index, purpose."""
     rows = [
         (k.seed & LOW, (k.seed >> 32) & LOW, k.position & LOW, k.index & LOW, int(purpose))
         for k in keys
