@@ -31,11 +31,11 @@ class BlockTables:
         self._lists: list[list[int] | None] = [None] * (rows + 1)
         self._known = [0] * (rows + 1)
 
-    def follow(self, runs: Iterable[Run]) -> None:
-        """Take over what has been added to the blocks of those whose runs these are."""
+    def follow(self, tracks: Iterable[Track]) -> None:
+        """Take over what has been added to the blocks of requests that run."""
         width, cells = self.table.shape[1], []
-        for run in runs:
-            row, blocks = run.track.row, run.track.blocks
+        for track in tracks:
+            row, blocks = track.row, track.blocks
             if self._lists[row] is not blocks:  # a new list is another text's
                 self._lists[row], self._known[row] = blocks, 0
             known = self._known[row]

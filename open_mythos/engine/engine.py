@@ -1,7 +1,7 @@
 """Engine: requests in, tokens out; a step is a loop of all positions that are in it."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from open_mythos.engine.admission import Admission
 from open_mythos.engine.counters import Counters, Stats
 from open_mythos.engine.flight import Run, Track
 from open_mythos.engine.request import Completion, Event, Finish, Request
+from open_mythos.engine.residents import Residents, Said
 from open_mythos.engine.runner import Landing, Runner
 from open_mythos.engine.scheduler import Scheduler
 from open_mythos.engine.settings import EngineConfig
@@ -32,6 +33,7 @@ class Engine:
         settings: Sizes.
         runner: The model, and all tensors.
         scheduler: Who runs.
+        residents: Who of them stays on the device between its tokens; None where nobody does.
         counters: What was done so far.
         moved: Whether the last step did anything.
     """
@@ -56,6 +58,10 @@ class Engine:
         self._admission = Admission(model, tokenizer, self.settings)
         self.runner = Runner(model, self.settings)
         self.scheduler = Scheduler(self.settings)
+        ahead = self.settings.resident
+        if ahead is None:
+            ahead = 0 if self.runner.graphs is None else 2
+        self.residents = Residents(self.runner, ahead) if ahead else None
         self.counters = Counters()
         self._writers: dict[int, Writer] = {}  # by track
         self._tracks: dict[int, list[Track]] = {}  # by request
@@ -111,6 +117,8 @@ class Engine:
         """Let a request rest, or go on: who cannot take more tokens now gets none."""
         for track in self._tracks.get(number, ()):
             track.held = still
+            if still:
+                self.scheduler.rise(track)
 
     @property
     def busy(self) -> bool:
@@ -127,7 +135,7 @@ class Engine:
         return Stats(
             waiting=len(scheduler.waiting),
             running=len(scheduler.running),
-            lanes=sum(len(flight.lanes) for flight in flights),
+            lanes=sum(len(flight.lanes) for flight in flights) + scheduler.seated,
             blocks=pool.count,
             used=pool.used,
             idle=pool.idle,
@@ -146,6 +154,8 @@ class Engine:
         """
         if self.scheduler.tracks:
             raise InputError("weights can change between requests only; let them end, or cancel")
+        if self.residents is not None:
+            self.residents.sweep()
         self.runner.refresh()
         self.scheduler.pool.forget_all()
 
@@ -156,6 +166,26 @@ class Engine:
         """Finish what has left the loop, let others in, and loop all that are in it."""
         events, self._ended = self._ended, []
         self.counters.steps += 1
+        self.moved = bool(events)
+        if self.residents is not None and self.residents.busy:
+            self.moved = True
+            events += self._go_on(self.residents)
+        if self.scheduler.restless:
+            events += self._plan()
+        return events
+
+    def _go_on(self, residents: Residents) -> list[Event]:
+        """Tokens of those that stay on the device, and more work for it."""
+        events = self._commit(residents, residents.collect())
+        if self.scheduler.risen:
+            self.scheduler.risen = False
+            residents.sweep()
+        self.counters.turns += residents.launch()
+        return events
+
+    def _plan(self) -> list[Event]:
+        """A step of those whose positions the host knows one by one."""
+        events: list[Event] = []
         landing = self.scheduler.landing()
         if landing:
             events += self._land(landing, self.runner.land(landing))
@@ -168,7 +198,7 @@ class Engine:
             self.scheduler.turned(going, done.turns, done.left)
             self.counters.turns += done.turns
             self.counters.positions += done.turns * sum(len(run.lanes) for run in going)
-        self.moved = bool(events or landing or entering or going)
+        self.moved = self.moved or bool(landing or entering or going)
         return events
 
     def run(self) -> Iterator[Event]:
@@ -245,6 +275,38 @@ class Engine:
                 events.append(event)
                 if event.finish is not None:
                     self._remove(track)
+                elif self.residents is not None and self.residents.welcomes(track, writers[i]):
+                    self.residents.take(self.scheduler, track, writers[i])
+        return events
+
+    def _commit(self, residents: Residents, said: Iterable[Said]) -> list[Event]:
+        """A token for each time that somebody who stays on the device has said one."""
+        counters, scheduler, pages = self.counters, self.scheduler, self.runner.stages.pages
+        events, count, ran, size = [], 0, 0, self.settings.block_size
+        for seat, token, loops, read, sound in said:
+            track = seat.track
+            if track.seat is not seat:  # he has left meanwhile
+                continue
+            if not sound:
+                pages.scrub(scheduler.pool.disown(track.blocks))
+                events.append(self._end(track, "error"))
+                continue
+            event = seat.writer.write(token, loops, None, read)
+            events.append(event)
+            track.tokens.append(token)
+            track.cached += 1
+            if track.cached % size == 0:
+                scheduler.publish(track)
+            ran += loops
+            count += 1
+            if event.finish is not None:
+                self._remove(track)
+            elif len(track.tokens) > seat.ample:
+                residents.provide(scheduler, seat)
+        counters.tokens += count
+        counters.read += count
+        counters.loops += ran
+        counters.positions += ran
         return events
 
     def _tell(self, run: Run, logits: Tensor) -> None:

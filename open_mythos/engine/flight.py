@@ -61,6 +61,8 @@ class Track:
         flight: Positions under way.
         held: Whether it must not go on for now.
         names: Of its full blocks.
+        seat: Its stay on the device, where its positions follow one another without a flight;
+            None: it has none.
     """
 
     id: int
@@ -76,6 +78,7 @@ class Track:
     flight: Flight | None = None
     held: bool = False
     names: list[bytes] = field(default_factory=list)
+    seat: object | None = None
 
     def name(self, index: int, size: int) -> bytes:
         """The name of full block `index` of `size` positions."""

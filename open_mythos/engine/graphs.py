@@ -44,6 +44,7 @@ class Graphs:
         """None is captured yet."""
         self.settings = settings
         self._kept: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._launched: dict[Hashable, Callable[[], object]] = {}
         self._pool: Any = None
 
     def fits(self, call: Call) -> bool:
@@ -71,21 +72,47 @@ class Graphs:
         found.replay()
         return found.out
 
+    def launch(self, name: Hashable, warm: Callable[[], object], run: Callable[[], object]) -> None:
+        """Replay `run`, which follows from `name` and from numbers on the device.
+
+        Args:
+            name: All that it follows from beside.
+            warm: The same on rows that are nobody's: it is run before the other is captured.
+            run: What is captured.
+        """
+        replay = self._launched.get(name)
+        if replay is None:
+            replay = self._launched[name] = self.capture(warm, run)
+        replay()
+
     def clear(self) -> None:
         """Forget all."""
         self._kept.clear()
+        self._launched.clear()
 
     def record(self, stage: Stage, call: Call) -> Recorded:
         """Capture a stage as a CUDA graph; all of them share one pool of memory."""
+        said: list[Tensor] = []
+
+        def run() -> None:
+            said[:] = [stage(call)]
+
+        replay = self.capture(run, run)
+        return Recorded(call.numbers, said[0], replay)
+
+    def capture(
+        self, warm: Callable[[], object], run: Callable[[], object]
+    ) -> Callable[[], object]:
+        """Capture `run` after `warm`; what replays it."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                stage(call)
+                warm()
         torch.cuda.current_stream().wait_stream(side)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            out = stage(call)
-        return Recorded(call.numbers, out, graph.replay)
+            run()
+        return graph.replay

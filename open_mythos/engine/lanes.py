@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.config.mythos import MythosConfig
+from open_mythos.engine.thresholds import Thresholds
 from open_mythos.nn.loop.exiting import Exiting, Leave
 from open_mythos.nn.loop.exits.criterion import Criterion, Exit
 from open_mythos.nn.loop.exits.gates import Act, Gate
@@ -49,12 +50,12 @@ class Party:
     @property
     def known(self) -> bool:
         """Whether what it remembers does not depend on the loop."""
-        return self.leave is None or type(self.leave.exit) in START
+        return self.leave is None or kind_of(self.leave.exit) in START
 
 
 def counted(rule: Exit, loop: int) -> int:
     """Loops done, as far as they make a difference to an exit."""
-    return 1 if type(rule) in START else loop
+    return 1 if kind_of(rule) in START else loop
 
 
 class Lanes:
@@ -159,9 +160,15 @@ class Lanes:
             log_probs=None if before is None else before.index_select(0, lanes).unsqueeze(1),
         )
 
+    def prepare(self, rule: Exit) -> None:
+        """Make room for what exits of this kind remember, before a call is captured."""
+        self._remembered(rule)
+        if rule.predictions > 1:
+            self._predicted()
+
     def _remembered(self, rule: Exit) -> tuple[Tensor, ...]:
         """What exits of this kind remember, made as it is before the first loop."""
-        kind = type(rule)
+        kind = kind_of(rule)
         if kind in START and kind not in self._kept:
             h = self.tables["h"]
             real = torch.float64 if h.dtype == torch.float64 else torch.float32
@@ -174,7 +181,7 @@ class Lanes:
                 torch.full((len(h), *shape), start, dtype=dtype, device=h.device)
                 for shape, dtype, start in parts
             )
-        return self._kept.get(_kind(rule), ())
+        return self._kept.get(kind, ())
 
     def _predicted(self) -> Tensor:
         """Predictions of the loop before, (lanes + 1, vocab)."""
@@ -195,7 +202,7 @@ class Lanes:
         self.keep(account.inner, lanes)
         self.put("exited", lanes, account.halted)
         self.put("out", lanes, account.out)
-        kind = _kind(account.leave.exit)
+        kind = kind_of(account.leave.exit)
         if account.kept and kind not in self._kept:
             self._kept[kind] = tuple(self._like(t) for t in account.kept)
         for table, rows in zip(self._kept.get(kind, ()), account.kept, strict=False):
@@ -207,8 +214,10 @@ class Lanes:
         return rows.new_zeros(self.spare + 1, *rows.shape[2:])
 
 
-def _kind(rule: Exit) -> object:
+def kind_of(rule: Exit) -> object:
     """What exits that remember the same have in common; an object of the user's is its own kind."""
+    if isinstance(rule, Thresholds):
+        rule = rule.rule
     return type(rule) if isinstance(rule, Criterion) else id(rule)
 
 

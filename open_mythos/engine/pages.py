@@ -124,6 +124,8 @@ class Pages:
         self.device = like.device
         shifts = torch.arange(max(layers, 1), device=like.device) * self.per_slot
         self._layers = list(shifts.unsqueeze(1).unbind())
+        loops = torch.arange(max(self.slots, 1), device=like.device) * self.per_slot
+        self._loops = list(loops.unsqueeze(1).unbind())
 
     @property
     def block_bytes(self) -> int:
@@ -149,6 +151,15 @@ class Pages:
         first = torch.where(loops == 0, view.write, nowhere(self.per_slot - 2, self.size))
         return PagedSlot(self.inside, loops.new_zeros(1), self.size, View(first, view.glances))
 
+    def loop_at(self, loop: int, view: View) -> PagedSlot:
+        """The core, where all rows stand at one loop, from 0."""
+        if self.cfg.kv == "per_loop":
+            return PagedSlot(self.inside, self._loops[loop], self.size, view)
+        if loop:
+            beyond = torch.full_like(view.write, nowhere(self.per_slot - 2, self.size))
+            view = View(beyond, view.glances)
+        return PagedSlot(self.inside, self._loops[0], self.size, view)
+
     def deepen(self, left: Sequence[tuple[int, int, int]]) -> None:
         """Show what positions wrote last in the loops that they leave out, too.
 
@@ -170,6 +181,23 @@ class Pages:
         for store in self.inside.values():
             flat = store.flatten(0, 1)
             flat.index_copy_(0, target, flat.index_select(0, source))
+
+    def deepen_rows(self, place: Tensor, done: Tensor, end: Tensor) -> None:
+        """`deepen` of rows that the device knows of: (N,) each; nothing where `done` is 0."""
+        if self.cfg.kv != "per_loop" or self.slots == 1:
+            return
+        stride = self.per_slot * self.size
+        loops = torch.arange(1, self.slots, device=self.device)
+        inside = (loops >= done.unsqueeze(1)) & (loops < end.unsqueeze(1))
+        inside &= (done > 0).unsqueeze(1)
+        beyond = nowhere(self.per_slot - 2, self.size)
+        target = loops * stride + torch.where(inside, place.unsqueeze(1), beyond)
+        source = (done - 1).clamp(min=0) * stride + place
+        for store in self.inside.values():
+            flat = store.flatten(0, 1)
+            shown = flat.index_select(0, source).unsqueeze(1)
+            shown = shown.expand(-1, len(loops), *flat.shape[1:])
+            flat.index_copy_(0, target.flatten(), shown.flatten(0, 1))
 
     def scrub(self, blocks: Sequence[int]) -> None:
         """Zeros into blocks that hold what is no number: at weight 0 it would still be none."""

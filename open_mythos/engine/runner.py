@@ -112,14 +112,8 @@ class Runner:
 
     def through(self, runs: Sequence[Run]) -> Landing:
         """Prelude, all loops, coda and head in one call; on a GPU, one graph for a token."""
-        call, stages, loops = self._call(runs), self.stages, runs[0].track.n_loops
-
-        def stage(numbers: Call) -> Tensor:
-            stages.enter(numbers)
-            stages.loop(numbers, [Party(None, 0)], loops)
-            return stages.logits(stages.coda(numbers))
-
-        said = self._run(stage, call, "through", loops, stages.lanes.kinds)
+        call, loops = self._call(runs), runs[0].track.n_loops
+        said = self._run(partial(self.stages.straight, loops=loops), call, "through", loops)
         return self._landing(call, runs, said)
 
     def _leaves(self, runs: Sequence[Run]) -> bool:
@@ -198,7 +192,7 @@ class Runner:
         return self.stages.read(call.lanes.index_select(0, rows))
 
     def _call(self, runs: Sequence[Run]) -> Call:
-        self.stages.tables.follow(runs)
+        self.stages.tables.follow(run.track for run in runs)
         return Call.of(runs, self.settings, self.device)
 
     def _run(self, stage: Callable[[Call], Tensor], call: Call, *name: Hashable) -> Tensor:

@@ -24,6 +24,8 @@ class Scheduler:
         running: Those that have one, oldest first.
         preemptions: How often one has made room so far.
         reused: Positions found in the cache so far.
+        seated: How many of those that run stay on the device, and are not planned for here.
+        risen: Whether one of them has left the device since somebody took notice.
     """
 
     def __init__(self, settings: EngineConfig) -> None:
@@ -33,7 +35,9 @@ class Scheduler:
         self.tracks: dict[int, Track] = {}
         self.waiting: list[Track] = []
         self.running: list[Track] = []
-        self.preemptions = self.reused = 0
+        self.preemptions = self.reused = self.seated = 0
+        self.risen = False
+        self._news = True  # whether more may fit than when that was asked last
         self._rows = list(range(settings.rows - 1, -1, -1))
         self._lanes = list(range(settings.lanes - 1, settings.rows - 1, -1))
         self._reading: dict[bytes, int] = {}  # blocks under way, and who reads them
@@ -41,7 +45,13 @@ class Scheduler:
     def add(self, track: Track) -> None:
         """A request that has arrived."""
         self.tracks[track.id] = track
+        self._news = True
         insort(self.waiting, track, key=_age)
+
+    @property
+    def restless(self) -> bool:
+        """Whether there is anything to plan for."""
+        return self.seated < len(self.running) or (self._news and bool(self.waiting))
 
     def remove(self, track: Track) -> None:
         """A request that is finished or cancelled, wherever it stands."""
@@ -59,6 +69,7 @@ class Scheduler:
         Requests that run come first, then those that wait, as long as there is a row and their
         tokens fit beside what the others still need. Those that rest make room for them.
         """
+        self._news = False
         for track in list(self.running):
             self._start(track)
         while True:
@@ -89,7 +100,7 @@ class Scheduler:
 
     def _start(self, track: Track) -> None:
         """Give a request its next flight, unless it has one, is held, or must wait."""
-        if track.row < 0 or track.held or track.flight is not None:
+        if track.row < 0 or track.held or track.flight is not None or track.seat is not None:
             return
         self._adopt(track)
         size, left = self.settings.block_size, len(track.tokens) - track.cached
@@ -187,7 +198,9 @@ class Scheduler:
         insort(self.waiting, track, key=_age)
 
     def _stop(self, track: Track) -> None:
+        self.rise(track)
         self._drop(track)
+        self._news = True
         self.pool.release(track.blocks)
         self._rows.append(track.row)
         self.running.remove(track)
@@ -202,6 +215,39 @@ class Scheduler:
                 del self._reading[name]
         self._lanes.extend(lane for lane in track.flight.lanes if lane >= self.settings.rows)
         track.flight = None
+
+    # -- on the device ---------------------------------------------------------------------------
+
+    def sit(self, track: Track, seat: object) -> None:
+        """A request that runs stays on the device, and has no flights."""
+        track.seat = seat
+        self.seated += 1
+
+    def rise(self, track: Track) -> None:
+        """It does so no more; what it did there beyond its tokens is done again."""
+        if track.seat is None:
+            return
+        track.seat = None
+        self.seated -= 1
+        self.risen = True
+
+    def publish(self, track: Track) -> None:
+        """Let the block be found that a request's last position has filled."""
+        if track.root is not None:
+            index = track.cached // self.settings.block_size - 1
+            self.pool.publish(track.blocks[index], track.name(index, self.settings.block_size))
+
+    def provide(self, track: Track, needed: int, wished: int) -> None:
+        """Blocks for positions up to `needed`, whoever has to make room, maybe the request itself.
+
+        And for those up to `wished`, as long as there are any.
+        """
+        if not self._cover(track, needed):
+            return
+        while len(track.blocks) * self.settings.block_size < wished and self.pool.available:
+            block = self.pool.take()
+            assert block is not None
+            track.blocks.append(block)
 
     # -- through the loop ------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ class EngineConfig:
             elsewhere.
         graphs: Whether calls of those sizes are captured as CUDA graphs; None: on a GPU, unless
             somebody hooked the model.
+        resident: Calls that are launched before the host has read what the first of them said,
+            for rows that need nobody between two tokens; 0: all rows wait for the host. None: 2
+            where calls are captured, else 0.
     """
 
     blocks: int = 1024
@@ -41,12 +44,18 @@ class EngineConfig:
     share_prefixes: bool = True
     buckets: tuple[int, ...] | None = None
     graphs: bool | None = None
+    resident: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("blocks", "block_size", "rows", "chunk", "stride", "queue"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"engine.{name} is {value!r}; it must be an int of at least 1")
+        ahead = self.resident
+        if ahead is not None and (isinstance(ahead, bool) or not isinstance(ahead, int)):
+            raise ConfigError(f"engine.resident is {ahead!r}; it must be an int, or None")
+        if ahead is not None and ahead < 0:
+            raise ConfigError(f"engine.resident is {ahead}; it must be at least 0, or None")
         loops = self.n_loops
         if loops is not None and (isinstance(loops, bool) or not isinstance(loops, int)):
             raise ConfigError(f"engine.n_loops is {loops!r}; it must be an int, or None")

@@ -16,6 +16,7 @@ from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import run_blocks
 from open_mythos.nn.loop.constants import Tick
 from open_mythos.nn.loop.exiting import Leave
+from open_mythos.nn.loop.readout import LastState, Readout
 from open_mythos.nn.rotary import Rotary, rotary
 
 
@@ -113,6 +114,34 @@ class Stages:
         self.lanes.clear()
         return gone
 
+    def straight(self, call: Call, loops: int) -> Tensor:
+        """`enter`, `loop`, `coda` and `logits` of rows that all run so many loops, (N, vocab).
+
+        Where nobody leaves early, whatever tells rows apart is left out: no lanes, no accounts.
+        """
+        model, recurrent, view = self.model, self.model.recurrent, self._view(call)
+        where = call.positions.unsqueeze(1)
+        context = AttentionContext(rotary(where, model.cfg.rope_dim, model.cfg.rope_theta))
+        slots = [self.pages.prelude(i, view) for i in range(len(model.prelude))]
+        x = run_blocks(model.prelude, model.embed(call.tokens).unsqueeze(1), context, slots)
+        h, e = recurrent.begin(x, where)
+        h = recurrent.injection.spread(h)
+        readout: Readout = LastState(h)
+        for t, tick in enumerate(self.constants.ticks[:loops]):
+            h, readout, _ = recurrent.turn(
+                h,
+                e,
+                readout,
+                replace(tick, last=t + 1 == loops),
+                context,
+                self.pages.loop_at(t, view),
+                coefficients=self.constants.coefficients,
+                observed=False,
+            )
+        x = model.coda_input(recurrent.injection.gathered(readout.value))
+        slots = [self.pages.coda(i, view) for i in range(len(model.coda))]
+        return self.logits(run_blocks(model.coda, x, context, slots))
+
     def notes(self, leaves: Iterable[Leave | None]) -> bool:
         """Whether to note when rows left: they may, and all loops are run none the less."""
         halting = self.model.cfg.readout != "last"
@@ -146,7 +175,8 @@ class Stages:
         """What tells the rows' loops apart; what they have of their own is that of the first."""
         signals = None if self._signals is None else self._signals.index_select(0, loops)
         scales = None if self._scales is None else self._scales.index_select(0, loops)
-        return Tick(signals, scales, last, self.constants.ticks[call.runs[0].loop].own)
+        own = self.constants.ticks[call.runs[0].loop].own if call.runs else ()
+        return Tick(signals, scales, last, own)
 
     def _accounts(self, call: Call, parties: Sequence[Party], before: Tensor) -> Accounts:
         gated = any(party.leave.exit.gated for party in parties if party.leave is not None)

@@ -64,8 +64,13 @@ def exponentials(
     purpose: Purpose = Purpose.TOKEN,
 ) -> Tensor:
     """Draws (B, count) float32 of a unit exponential; a row follows from its key alone."""
+    return exponentials_of(named(keys, device, purpose), count)
+
+
+def exponentials_of(names: Tensor, count: int) -> Tensor:
+    """The same for names (B, 5) that lie on the device; see `named`."""
     # Of a float32 near 0 all digits count, and near 0 lie the clocks that win.
-    return -torch.log1p(-uniforms(keys, count, device, purpose))
+    return -torch.log1p(-_uniforms(names, count))
 
 
 def uniforms(
@@ -75,7 +80,11 @@ def uniforms(
     purpose: Purpose = Purpose.TOKEN,
 ) -> Tensor:
     """Draws (B, count) float32, uniform in (0, 1); a row follows from its key alone."""
-    drawn = words(keys, count, device, purpose).to(torch.float32).add_(0.5).mul_(1.0 / WORD)
+    return _uniforms(named(keys, device, purpose), count)
+
+
+def _uniforms(names: Tensor, count: int) -> Tensor:
+    drawn = _words(names, count).to(torch.float32).add_(0.5).mul_(1.0 / WORD)
     return drawn.clamp_(max=MOST)
 
 
@@ -86,14 +95,25 @@ def words(
     purpose: Purpose = Purpose.TOKEN,
 ) -> Tensor:
     """The bits behind them: (B, count) int64, each in 0 .. 2^32 - 1."""
+    return _words(named(keys, device, purpose), count)
+
+
+def named(
+    keys: Sequence[Key], device: torch.device | str = "cpu", purpose: Purpose = Purpose.TOKEN
+) -> Tensor:
+    """Names for the generator, (B, 5) int64: two words of the seed, position, index, purpose."""
     rows = [
         (k.seed & LOW, (k.seed >> 32) & LOW, k.position & LOW, k.index & LOW, int(purpose))
         for k in keys
     ]
-    named = upload(rows, torch.device(device), torch.int64).unsqueeze(-1)
-    blocks = torch.arange(math.ceil(count / LANES), device=device)
-    counter = (blocks.expand(len(keys), -1), named[:, 2], named[:, 3], named[:, 4])
-    lanes = philox(counter, (named[:, 0], named[:, 1]))
+    return upload(rows, torch.device(device), torch.int64)
+
+
+def _words(names: Tensor, count: int) -> Tensor:
+    low, high, position, index, purpose = names.unsqueeze(-1).unbind(1)
+    blocks = torch.arange(math.ceil(count / LANES), device=names.device)
+    counter = (blocks.expand(len(names), -1), position, index, purpose)
+    lanes = philox(counter, (low, high))
     return torch.stack(torch.broadcast_tensors(*lanes), dim=-1).flatten(1)[:, :count]
 
 

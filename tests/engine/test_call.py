@@ -43,7 +43,7 @@ def test_views_show_each_row_its_own_past() -> None:
     tables = BlockTables(4, 5, CPU)
     a, c = track(5, 2, [7, 3]), track(8, 1, [4, 5, 6])
     runs = [Run(a, 5, [2], [5], 1), Run(c, 4, [4, 6], [4, 6], 2)]
-    tables.follow(runs)
+    tables.follow([a, c])
     view = Call.of(runs, sizes, CPU).view(tables, 4)
     single, piece = view.glances
     assert single.blocks.tolist() == [[7, 3]]
@@ -56,12 +56,11 @@ def test_views_show_each_row_its_own_past() -> None:
 
 def test_tables_follow_growing_lists_and_notice_new_ones() -> None:
     tables, one = BlockTables(2, 4, CPU), track(0, 1, [5])
-    run = Run(one, 0, [0], [0], 0)
-    tables.follow([run])
+    tables.follow([one])
     one.blocks.append(6)
-    tables.follow([run])
+    tables.follow([one])
     assert tables.table[1].tolist() == [5, 6, 0, 0]
     one.blocks = [8]
-    tables.follow([run])
+    tables.follow([one])
     assert tables.table[1, 0] == 8
     assert tables.table[2].tolist() == [0] * 4

@@ -1,5 +1,6 @@
 """Captured stages: what is replayed follows from the numbers alone; and, on a GPU, for real."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,18 @@ class Again(Graphs):
 
     recorded = 0
     replayed = 0
+    launched = 0
+
+    def capture(
+        self, warm: Callable[[], object], run: Callable[[], object]
+    ) -> Callable[[], object]:
+        warm()
+
+        def replay() -> None:
+            self.launched += 1
+            run()
+
+        return replay
 
     def record(self, stage: Stage, call: Call) -> Recorded:
         out = stage(call).clone()
@@ -116,6 +129,64 @@ def test_replayed_loops_note_when_rows_left(build: Any, ask: Any, sizes: Any, ex
     found = reads(replayed, requests)
     assert found == reads(plain, requests)
     assert len({read for one in found.values() for _, read in one}) > 1
+
+
+@pytest.mark.parametrize("exit", [None, "latent:0.3", "kl:0.05"])
+def test_replayed_rounds_say_what_each_request_says_alone(
+    build: Any, ask: Any, alone: Any, sizes: Any, exit: str | None
+) -> None:
+    model = build(halted="freeze", readout="last")
+    settings = sizes(buckets=(1, 2, 4), stride=2, resident=2)
+    engine = Engine(model, settings=settings)
+    graphs = engine.runner.graphs = Again(settings)
+    requests = [ask([i, 7, i], 12 - i, 4, exit) for i in range(6)]
+    said = engine.complete(requests)
+    assert [list(one.tokens) for (one,) in said] == [alone(model, r) for r in requests]
+    assert graphs.launched > 4
+
+
+ROUNDS: list[dict[str, Any]] = [
+    {"halted": "freeze", "readout": "last"},
+    {"halted": "freeze", "readout": "act"},
+    {"kv": "first", "readout": "last"},
+    {"halted": "continue", "readout": "last", "core_ffn": "dense"},
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("changes", ROUNDS, ids=str)
+@pytest.mark.parametrize("exits", [(None,), ("latent:0.3", None, "latent:0.1"), ("kl:0.05",)])
+def test_on_a_gpu_residents_say_what_the_host_would_have_them_say(
+    build: Any, ask: Any, sizes: Any, attn_type: str, changes: Any, exits: Any
+) -> None:
+    model = build(attn_type=attn_type, **changes).float().cuda()
+    warm = {"temperature": 1.0, "seed": 5, "top_p": 0.9}
+    requests = [ask([i, 7, i], 14 - i, 4, exits[i % len(exits)]) for i in range(6)]
+    requests += [ask([i, 9], 8, 4, exits[0], **warm) for i in range(3)]
+    found = []
+    for graphs, resident in ((False, 0), (False, 2), (True, 2), (None, None)):
+        engine = Engine(model, settings=sizes(graphs=graphs, resident=resident, stride=2, rows=5))
+        found.append([one for (one,) in engine.complete(requests)])
+        assert engine.stats.used == 0
+        assert (engine.residents is not None) == (resident != 0)
+    assert found[1] == found[0]
+    assert found[2] == found[0]
+    assert found[3] == found[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_residents_come_and_go_on_few_blocks(build: Any, ask: Any, sizes: Any) -> None:
+    model = build(halted="freeze", readout="last").float().cuda()
+    requests = [ask([i, 2, 3], 12, 4, "latent:0.3") for i in range(12)]
+    found = []
+    for resident in (0, 3):
+        few = sizes(blocks=9, block_size=2, rows=5, resident=resident)
+        engine = Engine(model, settings=few)
+        found.append([one for (one,) in engine.complete(requests)])
+        assert engine.stats.preemptions > 0
+    assert found[0] == found[1]
 
 
 @pytest.mark.gpu

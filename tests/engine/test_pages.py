@@ -88,6 +88,21 @@ def test_what_leaves_early_shows_its_last_entries_in_deeper_loops(tiny_config: A
         assert torch.equal(now, want)
 
 
+def test_rows_that_the_device_knows_of_show_the_same_in_deeper_loops(tiny_config: Any) -> None:
+    told, shown = (Pages(tiny_config(), BLOCKS, SIZE, 4, torch.empty(0)) for _ in range(2))
+    for name, store in told.inside.items():
+        shown.inside[name].copy_(store.normal_())
+    place, end = torch.randperm(BLOCKS * SIZE)[:6] + SIZE, torch.randint(1, 5, (6,))
+    done = torch.minimum(torch.randint(0, 5, (6,)), end)
+    told.deepen([row for row in zip(*map(Tensor.tolist, (place, done, end))) if row[1]])  # noqa: B905
+    shown.deepen_rows(place, done, end)
+    for name, store in told.inside.items():
+        mine, other = (
+            t.unflatten(0, (4, -1))[:, : BLOCKS + 1] for t in (shown.inside[name], store)
+        )
+        assert torch.equal(mine, other)
+
+
 def test_where_all_look_at_the_first_loop_later_ones_write_nowhere(tiny_config: Any) -> None:
     pages = Pages(tiny_config(kv="first"), BLOCKS, SIZE, 4, torch.empty(0))
     slot = pages.loop(torch.tensor([0, 2, 1]), View(torch.tensor([4, 5, 6]), []))

@@ -228,3 +228,31 @@ def test_who_has_left_waits_for_his_share_of_the_others(gather: float) -> None:
         machine.step()
         landings.append(before - len(machine.scheduler.tracks))
     assert [n for n in landings if n] == {0.0: [1, 1, 1, 1], 0.5: [2, 1, 1], 1.0: [4]}[gather]
+
+
+def test_who_stays_on_the_device_is_not_planned_for_and_makes_room_like_others() -> None:
+    scheduler = Scheduler(EngineConfig(blocks=4, block_size=2, rows=2, chunk=8))
+    old, young = (Track(i, [i, 1, 2], 2, root_name(i)) for i in range(2))
+    for track in (old, young):
+        scheduler.add(track)
+    runs = scheduler.begin()
+    scheduler.entered(runs)
+    scheduler.turned(runs, 2, [[2] * len(run.lanes) for run in runs])
+    for run in scheduler.landing():
+        scheduler.land(run.track)
+        run.track.tokens.append(3)
+        scheduler.sit(run.track, object())
+    assert (scheduler.seated, scheduler.restless, scheduler.begin()) == (2, False, [])
+    scheduler.provide(old, 4, 6)  # two blocks each: nothing beyond is taken
+    assert [len(track.blocks) for track in (old, young)] == [2, 2]
+    old.tokens.append(4)
+    old.cached += 1
+    scheduler.publish(old)
+    assert scheduler.pool.find(old.name(1, 2)) == old.blocks[1]
+    scheduler.provide(old, 5, 7)  # the younger one makes room for the one, and for the other
+    assert [len(track.blocks) for track in (old, young)] == [4, 0]
+    assert (young.seat, young.row, scheduler.risen, scheduler.seated) == (None, -1, True, 1)
+    assert scheduler.restless
+    scheduler.remove(old)
+    scheduler.remove(young)
+    assert scheduler.pool.used == scheduler.seated == 0

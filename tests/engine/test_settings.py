@@ -17,6 +17,8 @@ from open_mythos.errors import ConfigError
         {"n_loops": 0},
         {"n_loops": "all"},
         {"queue": -1},
+        {"resident": -1},
+        {"resident": True},
         {"gather": 1.5},
         {"block_size": 16, "chunk": 8},
         {"buckets": (8, 4)},

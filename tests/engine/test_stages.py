@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from open_mythos.engine.call import Call, fillers
@@ -27,3 +28,29 @@ def test_fillers_leave_every_table_as_it_is_but_for_the_spare(build: Any, sizes:
     for store in (*stages.pages.around.values(), *stages.pages.inside.values()):
         known = store.unflatten(0, (-1, settings.blocks + 2))[:, : settings.blocks + 1]
         assert not known.any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [
+    {"readout": "last"},
+    {"readout": "last", "kv": "first", "attn_type": "mla", "core_layers": 2},
+    {"readout": "last", "injection": "hyper", "initial_state": "noise", "coda_input": "linear"},
+])  # fmt: skip
+@pytest.mark.parametrize("loops", [1, 3])
+def test_the_straight_way_says_what_the_stages_say_one_by_one(
+    build: Any, sizes: Any, changes: Any, loops: int
+) -> None:
+    settings, model = sizes(), build(**changes)
+    staged, straight = Stages(model, settings), Stages(model, settings)
+    tracks = [Track(i, [], loops, None, row=i, blocks=[2 * i + 1, 2 * i + 2]) for i in range(3)]
+    for stages in (staged, straight):
+        stages.tables.follow(tracks)
+    for at in range(6):  # each position looks at those that were written before
+        for track in tracks:
+            track.tokens.append(int(torch.randint(37, ())))
+        runs = [Run(track, at, [track.row], [at], 0) for track in tracks]
+        call = Call.of(runs, settings, torch.device("cpu"))
+        staged.enter(call)
+        assert staged.loop(call, [Party(None, 0)], loops).tolist() == [loops] * 3
+        want = staged.logits(staged.coda(call))
+        assert torch.allclose(straight.straight(call, loops), want, atol=1e-12)

@@ -93,7 +93,7 @@ def test_draws_are_uniform_and_exponential() -> None:
 def test_the_largest_word_gives_a_clock_that_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     """float32 rounds (2^32 - 0.5) / 2^32 to 1, whose exponential would be infinite."""
     top = torch.tensor([[2**32 - 1, 0]])
-    monkeypatch.setattr("open_mythos.generate.noise.words", lambda *_: top.clone())
+    monkeypatch.setattr("open_mythos.generate.noise._words", lambda *_: top.clone())
     last, first = exponentials([Key(0, 0, 0)], 2)[0].tolist()
     assert 16.0 < last < 17.0
     assert 0.0 < first < 1e-9
