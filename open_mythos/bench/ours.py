@@ -117,13 +117,16 @@ class Ours:
         device: torch.device,
         engine: Engine,
         depths: Sequence[int] | None = None,
+        *,
+        captured: bool = False,
     ) -> None:
         """Networks of `cfg`; each training step runs the next of `depths`, in turn.
 
         Without `depths` every step runs the config's max_loop_iters, as prefill and decode do.
+        Prompts are read by one CUDA graph if `captured`.
         """
         self.cfg, self.device, self.engine = cfg, device, engine
-        self.loops = cfg.max_loop_iters
+        self.loops, self.captured = cfg.max_loop_iters, captured
         self.depths = depths or (self.loops,)
 
     def train(self, batch: int, seq_len: int) -> Work:
@@ -145,7 +148,7 @@ class Ours:
             apply(model, compiled=True, inference=True)
         ids = random_ids(self.cfg.vocab_size, batch, seq_len, device=self.device)
         return Work(
-            step=prefiller(model, ids, self.loops),
+            step=(captured_prefiller if self.captured else prefiller)(model, ids, self.loops),
             tokens=batch * seq_len,
             flops=prefill_flops(self.cfg, self.loops, seq_len) * batch * seq_len,
             shape={
@@ -215,6 +218,13 @@ def prefiller(model: OpenMythos, ids: Tensor, n_loops: int) -> Callable[[], Tens
         return read(model, ids, n_loops, cache)
 
     return step
+
+
+def captured_prefiller(model: OpenMythos, ids: Tensor, n_loops: int) -> Callable[[], Tensor]:
+    """`prefiller` as one CUDA graph, and greedily the token (B,) after each prompt."""
+    batch, length = ids.shape
+    static = Decoder(model, batch, length, n_loops, graph=True, prompt=length)
+    return partial(static.prefill, ids)
 
 
 def decoder(

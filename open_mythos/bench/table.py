@@ -20,6 +20,7 @@ STEPS = (
     ("checkpoint", "checkpointed step", "train, loops checkpointed, tokens/s", "tokens_per_second"),
     ("prefill", "prompt", "prefill, tokens/s", "tokens_per_second"),
     ("prefill", "prompt compiled", "prefill, compiled, tokens/s", "tokens_per_second"),
+    ("prefill", "prompt captured", "prefill, captured, tokens/s", "tokens_per_second"),
     ("decode", "batch 1", "decode, batch 1, ms/token", "step"),
     ("decode", "batch 8", "decode, batch 8, tokens/s", "tokens_per_second"),
     ("decode", "batch 64", "decode, batch 64, tokens/s", "tokens_per_second"),
@@ -79,7 +80,7 @@ def _steps(document: Document, size: str) -> str:
         if not any(ours):
             continue
         theirs = [document.find(suite, size, attn, case, PEER) for attn in ATTENTIONS]
-        if case == "prompt compiled":  # what it stands beside was not compiled
+        if suite == "prefill":  # what it stands beside is neither compiled nor captured
             theirs = [document.find(suite, size, attn, "prompt", PEER) for attn in ATTENTIONS]
         if suite == "checkpoint":
             theirs = [document.find("train", size, attn, "step", PEER) for attn in ATTENTIONS]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -82,6 +82,7 @@ class Decoder:
         graph: bool | None = None,
         compiled: bool = False,
         told: bool = False,
+        prompt: int | None = None,
     ) -> None:
         """Room for `batch` rows of `capacity` positions.
 
@@ -100,9 +101,13 @@ class Decoder:
                 Like a graph it is bound to the weights' dtype and place; values may change.
             told: Whether the caller chooses the tokens (`follow`), from `logits`, by rules that no
                 graph could hold; nothing is drawn then.
+            prompt: Positions of prompts whose reading is captured too, the first time that one
+                without padding comes: worth it where prompts of one length are read again and
+                again and launches are what takes time. The graph keeps the memory of a pass.
 
         Raises:
-            InputError: If both a graph and a compiled step are asked for.
+            InputError: If both a graph and a compiled step are asked for, or prompts are to be
+                captured that are read in several passes.
         """
         self.model: StaticModel | None = model
         self.generator = generator
@@ -121,6 +126,13 @@ class Decoder:
             raise InputError(
                 "a step is captured or compiled, not both; leave graph or compiled out"
             )
+        if prompt is not None and prompt * batch > PREFILL_TOKENS:
+            raise InputError(
+                f"prompt is {prompt} for {batch} rows; at most {PREFILL_TOKENS} positions in all "
+                "are read in one pass and can be captured: leave prompt out"
+            )
+        self._prompt = prompt if graph else None
+        self._reading: tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None = None
         if graph:
             self._capture()
 
@@ -142,10 +154,34 @@ class Decoder:
             self.starts.copy_(torch.zeros_like(self.starts) if starts is None else starts)
         if starts is not None:
             mask = torch.arange(ids.shape[1], device=ids.device) >= starts.unsqueeze(1)
-        logits = read(self.model, ids, self.n_loops, self.cache.whole, mask)
+        if mask is None and ids.shape[1] == self._prompt:
+            logits = self._replayed(ids)
+        else:
+            logits = read(self.model, ids, self.n_loops, self.cache.whole, mask)
         self.cache.position.fill_(ids.shape[1])
         self._take(logits)
         return self.token.clone()
+
+    def _replayed(self, ids: Tensor) -> Tensor:
+        """`read` as one launch."""
+        assert self.model is not None
+        whole = self.cache.whole
+        if self._reading is None:
+            kept = ids.clone()
+
+            def reading() -> Tensor:
+                assert self.model is not None
+                whole.truncate(0)
+                return read(self.model, kept, self.n_loops, whole)
+
+            graph, logits = captured(reading)
+            self._reading = graph, kept, logits
+        graph, kept, logits = self._reading
+        kept.copy_(ids)
+        graph.replay()
+        whole.truncate(0)
+        whole.advance(ids.shape[1])
+        return logits
 
     @torch.no_grad()
     def follow(self, token: Tensor) -> Tensor:
@@ -201,21 +237,39 @@ class Decoder:
     def _capture(self) -> None:
         source = self.generator or torch.cuda.default_generators[self.token.device.index or 0]
         before = source.get_state()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self._advance()
-                self.cache.position.zero_()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        if self.generator is not None:
-            graph.register_generator_state(self.generator)
-        with torch.cuda.graph(graph):
-            self._advance()
+        self.graph, _ = captured(self._advance, self.cache.position.zero_, self.generator)
         self.cache.position.zero_()
         source.set_state(before)  # a captured decoder draws what an eager one would
-        self.graph = graph
+
+
+Given = TypeVar("Given")
+
+
+def captured(
+    work: Callable[[], Given],
+    between: Callable[[], object] = bool,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.cuda.CUDAGraph, Given]:
+    """A CUDA graph of `work`, and what it gives, written anew by each replay.
+
+    Args:
+        work: Reads and writes the same tensors every time.
+        between: Called after each of the passes before capture.
+        generator: What it draws from, unless that is torch's own.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            work()
+            between()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    if generator is not None:
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        given = work()
+    return graph, given
 
 
 def _compiled(step: Callable[..., None]) -> Callable[..., None]:

@@ -17,8 +17,12 @@ TILE = 4096
 
 
 def warps_of(block: int) -> int:
-    """Warps for a block of so many elements: one 16-byte load a thread, at most 16 warps."""
-    return min(max(block // (32 * PER_THREAD), 1), 16)
+    """Warps for a block of so many elements: a power of two of them, at most 16.
+
+    About one 16-byte load a thread.
+    """
+    warps = min(max(block // (32 * PER_THREAD), 1), 16)
+    return 1 << (warps.bit_length() - 1)
 
 
 def _rows(x: Tensor) -> Tensor:

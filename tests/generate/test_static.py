@@ -226,6 +226,25 @@ def test_by_itself_it_is_used_on_a_gpu_where_it_is_right(
     assert taken == [want]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on a GPU only")
+def test_captured_prompts_are_those_that_are_read(attn_type: str, build: Build) -> None:
+    model = build(attn_type=attn_type).cuda()
+    fast, slow = (Decoder(model, 3, 16, 2, prompt=most) for most in (6, None))
+    for length in (6, 4, 6, 6):
+        ids = torch.randint(37, (3, length), device="cuda")
+        assert torch.equal(fast.prefill(ids), slow.prefill(ids))
+        assert fast.cache.whole.length == slow.cache.whole.length == length
+        for _ in range(4):
+            assert torch.equal(fast.step(), slow.step())
+    assert fast._reading is not None
+
+
+def test_prompts_of_several_passes_are_not_captured(build: Build) -> None:
+    with pytest.raises(InputError, match="prompt is 40000"):
+        Decoder(build(), 2, 16, 2, prompt=40000)
+
+
 # -- buckets ---------------------------------------------------------------------------------------
 
 

@@ -29,10 +29,12 @@ def decode(setting: Setting) -> list[Case]:
     return found
 
 
-def _ours(setting: Setting, attn: str, *, compiled: bool = False) -> Callable[[], Contender]:
+def _ours(
+    setting: Setting, attn: str, *, compiled: bool = False, captured: bool = False
+) -> Callable[[], Contender]:
     cfg = setting.size.config(attn, max_loop_iters=setting.size.loops)
     engine = setting.engine(compile=compiled)
-    return lambda: Ours(cfg, setting.device, engine)
+    return lambda: Ours(cfg, setting.device, engine, captured=captured)
 
 
 def _decode_case(
@@ -81,6 +83,9 @@ def prefill(setting: Setting) -> list[Case]:
         if setting.compile:
             quick = (_ours(setting, attn, compiled=True), Ours.name, COMPILED_SECONDS)
             found.append(_prefill_case(setting, attn, quick, "prompt compiled"))
+        if setting.device.type == "cuda":
+            replayed = (_ours(setting, attn, captured=True), Ours.name, CASE_SECONDS)
+            found.append(_prefill_case(setting, attn, replayed, "prompt captured"))
     for attn in setting.attns:
         beside = [peer for peer in peers(setting, attn) if peer[1] not in UNCOMPARED]
         found += [_prefill_case(setting, attn, peer, "prompt") for peer in beside]
