@@ -35,8 +35,10 @@ class StaticModel(Protocol):
         """An empty cache on the model's device, in its dtype."""
         ...
 
-    def new_static_cache(self, batch: int, capacity: int, n_loops: int) -> StaticCache:
-        """An empty cache in fixed shapes."""
+    def new_static_cache(
+        self, batch: int, capacity: int, n_loops: int, *, compiled: bool = False
+    ) -> StaticCache:
+        """An empty cache in fixed shapes, with what a compiled step reads."""
         ...
 
     def refresh(self, cache: StaticCache) -> None:
@@ -113,7 +115,7 @@ class Decoder:
         self.generator = generator
         self.n_loops = model.cfg.max_loop_iters if n_loops is None else n_loops
         self.sampling = Sampling(temperature=0.0) if sampling is None else sampling
-        self.cache = model.new_static_cache(batch, capacity, self.n_loops)
+        self.cache = model.new_static_cache(batch, capacity, self.n_loops, compiled=compiled)
         device = self.cache.position.device
         self.token = torch.zeros(batch, dtype=torch.int64, device=device)
         self.starts = torch.zeros_like(self.token) if padded else None

@@ -276,19 +276,28 @@ class OpenMythos(Stored):
         return self._logits(features)[:, 0]
 
     @torch.no_grad()
-    def new_static_cache(self, batch: int, capacity: int, n_loops: int) -> StaticCache:
-        """An empty cache for `decode`: fixed in batch, capacity and loops."""
+    def new_static_cache(
+        self, batch: int, capacity: int, n_loops: int, *, compiled: bool = False
+    ) -> StaticCache:
+        """An empty cache for `decode`: fixed in batch, capacity and loops.
+
+        Where the step of a single row will be `compiled` on a CPU, the cache keeps a copy of the
+        experts in the order that such a step reads them.
+        """
         cache, weight = self.new_cache(batch, capacity, n_loops=n_loops), self.embed.weight
         where = torch.arange(capacity, device=weight.device)
         tables = rotary(where, self.cfg.rope_dim, self.cfg.rope_theta)
-        return StaticCache(cache, tables, self.recurrent.constants(n_loops, weight).copy())
+        stacked = compiled and batch == 1 and weight.device.type == "cpu"
+        constants = self.recurrent.constants(n_loops, weight, stacked=stacked)
+        return StaticCache(cache, tables, constants.copy())
 
     @torch.no_grad()
     def refresh(self, cache: StaticCache) -> None:
         """Bring a static cache's constants up to date with the weights, in place."""
-        now = self.recurrent.constants(len(cache.constants.ticks), self.embed.weight)
-        for old, new in zip(cache.constants.tensors(), now.tensors(), strict=True):
-            old.copy_(new)
+        old = cache.constants
+        now = self.recurrent.constants(len(old.ticks), self.embed.weight, stacked=old.stacked)
+        for kept, new in zip(old.tensors(), now.tensors(), strict=True):
+            kept.copy_(new)
 
     def new_cache(self, batch: int, capacity: int, *, n_loops: int | None = None) -> KVCache:
         """An empty cache for `batch` rows of up to `capacity` positions, on the model's device.

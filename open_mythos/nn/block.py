@@ -15,7 +15,7 @@ from open_mythos.nn.cache import Entries, LayerCache, LookedUp, StaticSlot
 from open_mythos.nn.dict_cache import DictCache
 from open_mythos.nn.feed_forward import Expert
 from open_mythos.nn.fused import Low
-from open_mythos.nn.moe.layer import MoEFFN
+from open_mythos.nn.moe.layer import MoEFFN, Stacks
 from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.places import Places
 from open_mythos.nn.watched import patched
@@ -89,11 +89,13 @@ class LoopLayers:
         attn: Attention; None where it is shared.
         router: (E, dim), the weight of the router; None likewise.
         low: Corrections of the linear maps of a dense block; None where there are none.
+        stacks: The experts in another order of memory; None where the block's are read.
     """
 
     attn: GQAttention | MLAttention | None = None
     router: Tensor | None = None
     low: "Corrected | None" = None
+    stacks: Stacks | None = None
 
 
 class Corrected(NamedTuple):
@@ -279,9 +281,9 @@ class TransformerBlock(nn.Module):
         elif patched(ffn):  # the eager dense path, so that whoever watches sees every position
             y, load = ffn(read), ffn.count(read if active is None else read[active])
         elif joined and active is None and plus is not read:
-            return ffn.routed(read, plus=plus, router=own.router)
+            return ffn.routed(read, plus=plus, router=own.router, stacks=own.stacks)
         else:
-            y, load = ffn.routed(read, active, dense=dense, router=own.router)
+            y, load = ffn.routed(read, active, dense=dense, router=own.router, stacks=own.stacks)
         return self.drop(y) if plus is None else plus + self.drop(y), load
 
     @property

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from open_mythos.model.mythos import OpenMythos
-from open_mythos.nn.moe.layer import MoEFFN
+from open_mythos.nn.moe.layer import MoEFFN, Stacks
 from open_mythos.ops.backend import ExpertsBackend
 from open_mythos.ops.experts import (
     rows_at_places,
@@ -60,8 +60,8 @@ class SpreadMoE(MoEFFN):
     @torch.compiler.disable(  # type: ignore[untyped-decorator]
         reason="how many tokens travel is known at run time only, and to the host"
     )
-    def _mix(self, rows: Tensor, routing: Routing, plus: Tensor | None) -> Tensor:
-        y = run_spread(rows, routing, self.gate_up, self.down, self.axis, self.experts_backend)
+    def _mix(self, rows: Tensor, routing: Routing, plus: Tensor | None, stacks: Stacks) -> Tensor:
+        y = run_spread(rows, routing, *stacks, self.axis, self.experts_backend)
         return y if plus is None else y + plus
 
 

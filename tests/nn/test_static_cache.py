@@ -189,3 +189,45 @@ def test_refresh_leaves_the_weights_of_a_pass_in_flight_alone(build: Build) -> N
     loss.backward()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name])
+
+
+# -- experts laid out for a compiled step ----------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_cache_for_a_compiled_row_reads_its_own_experts_and_refreshes_them(build: Build) -> None:
+    model = build(core_layers=2)
+    ids = torch.randint(37, (1, 4))
+    cache = model.new_static_cache(1, 4, 3, compiled=True)
+    own = [layer.stacks for layer in cache.constants.ticks[0].own]
+    blocks = model.recurrent.blocks
+    for _ in range(2):
+        for stacks, block in zip(own, blocks, strict=True):
+            assert stacks is not None
+            assert torch.equal(stacks.gate_up, block.ffn.gate_up)
+            assert torch.equal(stacks.down, block.ffn.down)
+            assert stacks.gate_up.stride(1) == stacks.down.stride(1) == 1
+        for tick in cache.constants.ticks:  # one copy serves all loops
+            assert [layer.stacks for layer in tick.own] == own
+        cache.whole.truncate(0)
+        model(ids[:, :3], 3, cache.whole)
+        cache.position.fill_(3)
+        close(model.decode(ids[:, 3], cache), model(ids, 3)[:, 3])
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        model.refresh(cache)
+    for stacks in own:  # who reads them: a change of the copy alone is heard
+        assert stacks is not None
+        stacks.down.mul_(-1)
+    cache.whole.truncate(0)
+    model(ids[:, :3], 3, cache.whole)
+    cache.position.fill_(3)
+    assert not torch.allclose(model.decode(ids[:, 3], cache), model(ids, 3)[:, 3], rtol=1e-3)
+
+
+@torch.no_grad()
+def test_only_one_compiled_row_has_experts_of_its_own(build: Build) -> None:
+    model = build()
+    assert model.new_static_cache(1, 4, 2, compiled=True).constants.stacked
+    assert not model.new_static_cache(2, 4, 2, compiled=True).constants.stacked
+    assert not model.new_static_cache(1, 4, 2).constants.stacked

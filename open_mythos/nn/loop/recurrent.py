@@ -306,9 +306,9 @@ class RecurrentBlock(nn.Module):
             readout, _ = readout.step(end.state, None, last=tick.last)
         return end.state, readout, end.p, end.weight
 
-    def constants(self, n_loops: int, like: Tensor) -> Constants:
+    def constants(self, n_loops: int, like: Tensor, *, stacked: bool = False) -> Constants:
         """What the loops of one pass have in common, on the device of `like`, in its dtype."""
-        return form_constants(self, n_loops, like)
+        return form_constants(self, n_loops, like, stacked=stacked)
 
     def run(  # noqa: PLR0913 -- everything a pass depends on
         self,

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from torch.nn import functional as F
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.nn.moe.layer import MoEFFN
+from open_mythos.nn.moe.layer import MoEFFN, Stacks
 from open_mythos.ops.routing import route
 
 
@@ -186,3 +186,18 @@ def test_load_is_not_saved_and_the_bias_is(ffn: MoEFFN) -> None:
 def test_every_weight_gets_a_gradient_even_from_one_token(ffn: MoEFFN) -> None:
     ffn(torch.randn(1, 1, ffn.cfg.dim, dtype=torch.float64)).sum().backward()
     assert all(p.grad is not None for p in ffn.parameters())
+
+
+# -- another copy of the experts -------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_experts_by_output_are_the_same_and_lie_otherwise(ffn: MoEFFN) -> None:
+    stacks = Stacks(ffn.gate_up, ffn.down)
+    laid = stacks.by_output()
+    for old, new in zip(stacks, laid, strict=True):
+        assert torch.equal(old, new)
+        assert new.mT.is_contiguous()
+        assert new.data_ptr() != old.data_ptr()
+    x = torch.randn(2, 3, ffn.cfg.dim, dtype=torch.float64)
+    torch.testing.assert_close(ffn.routed(x, stacks=laid)[0], by_definition(ffn, x))
