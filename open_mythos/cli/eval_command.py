@@ -39,6 +39,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Positions of one window of a longer text, for lm-eval here; a server's are one "
+            "fewer than the model reads.",
+            show_default=False,
+        ),
+    ] = None,
     quantize: Quantize = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -54,6 +63,7 @@ def evaluate(
         harness=harness,
         include=include,
         server=server,
+        window=window,
         quantised=quantize,
     )
     run(asked, checkpoint=checkpoint, device=device, as_json=as_json)

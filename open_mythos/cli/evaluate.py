@@ -28,6 +28,7 @@ class Asked:
         harness: Whether lm-eval scores the offline tasks too.
         include: A folder with more tasks of lm-eval's kind.
         server: Address of a server that runs the model, which lm-eval then asks.
+        window: Positions of one window of a longer text, where lm-eval scores here.
         quantised: "int8" or "int4" to hold the weights so.
     """
 
@@ -38,6 +39,7 @@ class Asked:
     harness: bool = False
     include: Path | None = None
     server: str | None = None
+    window: int | None = None
     quantised: str | None = None
 
 
@@ -61,7 +63,8 @@ def score(asked: Asked, opened: Opened, loops: tuple[int, ...]) -> ScoreTable:
     """By our own scorers where all tasks are ours, else by the harness."""
     names = asked.tasks or tuple(OFFLINE)
     tokenizer = opened.tokenizer
-    if not asked.harness and asked.server is None and all(name in OFFLINE for name in names):
+    own = not asked.harness and asked.server is None and asked.window is None
+    if own and all(name in OFFLINE for name in names):
         return score_offline(
             opened.model, tokenizer, names, loops, exit=asked.exit, limit=asked.limit
         )
@@ -81,6 +84,7 @@ def score(asked: Asked, opened: Opened, loops: tuple[int, ...]) -> ScoreTable:
         limit=asked.limit,
         include=asked.include,
         server=asked.server,
+        window=asked.window,
     )
     return table
 

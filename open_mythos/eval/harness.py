@@ -41,11 +41,10 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
         network: In evaluation mode.
         loops: Loops of every pass; None is the network's own number.
         exit: Where positions leave the loop early, or None.
-        window: Positions of one window of a text that is longer: all that the network reads, unless
-            it is set. A server's are one fewer (`ServedLM`).
+        window: Positions of one window of a text that is longer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- lm-eval names its arguments
         self,
         pretrained: str | Path | OpenMythos,
         tokenizer: Tokenizer | None = None,
@@ -54,6 +53,8 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
         device: str | None = None,
         batch_size: object = None,
         max_batch_size: object = None,
+        *,
+        window: int | None = None,
     ) -> None:
         """Take a network and its tokenizer, or read both from a model folder.
 
@@ -65,9 +66,11 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
             device: Where the network goes; None leaves it.
             batch_size: Ignored: passes hold as many rows as fit in `likelihood.POSITIONS`.
             max_batch_size: Ignored likewise.
+            window: Positions of one window of a text that is longer; None is all that the network
+                reads. A server's are one fewer (`ServedLM`).
 
         Raises:
-            InputError: If there is no tokenizer.
+            InputError: If there is no tokenizer, or the network does not read so many positions.
         """
         super().__init__()
         del batch_size, max_batch_size
@@ -81,7 +84,10 @@ class LoopedLM(TemplateLM):  # type: ignore[misc]
         self.network = network if device is None else network.to(device)
         self.words = found
         self.loops, self.exit = loops, exit
-        self.window = int(network.cfg.max_seq_len)
+        most = int(network.cfg.max_seq_len)
+        self.window = most if window is None else window
+        if not 1 < self.window <= most:
+            raise InputError(f"window is {window}; this network reads 2 to {most} positions")
 
     # -- how text becomes ids --------------------------------------------------------------------
 
@@ -162,6 +168,7 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
     num_fewshot: int | None = None,
     include: str | Path | None = None,
     server: str | None = None,
+    window: int | None = None,
 ) -> ScoreTable:
     """The harness's scores of some tasks at several numbers of loops.
 
@@ -175,9 +182,10 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
         num_fewshot: Worked examples before each question; None is the task's own number.
         include: A folder with more tasks, as the harness's own option.
         server: Address of a server that runs the network, which is asked in its place.
+        window: Positions of one window of a text that is longer, without a server.
 
     Raises:
-        InputError: If a task is unknown.
+        InputError: If a task is unknown, or the window cannot be had.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     foreign = any(name not in OFFLINE for name in tasks)  # whose index takes seconds
@@ -189,11 +197,13 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
             f"neither the harness nor this library has a task {unknown[0]!r}; `lm-eval ls tasks` "
             f"lists the harness's, ours are {', '.join(OFFLINE)}"
         )
+    if server is not None and window is not None:
+        raise InputError(f"window is {window}; a server's windows are its own: leave it out")
     table = ScoreTable()
     for n_loops in loops:
         asked = [task_config(OFFLINE[name]) if name in OFFLINE else name for name in tasks]
         found = simple_evaluate(
-            _asked(network, tokenizer, n_loops, exit, server),
+            _asked(network, tokenizer, n_loops, exit, server, window),
             tasks=asked,
             limit=limit,
             num_fewshot=num_fewshot,
@@ -207,11 +217,16 @@ def evaluate_loops(  # noqa: PLR0913 -- what one evaluation depends on
 
 
 def _asked(
-    network: OpenMythos, tokenizer: Tokenizer, loops: int, exit: str | None, server: str | None
+    network: OpenMythos,
+    tokenizer: Tokenizer,
+    loops: int,
+    exit: str | None,
+    server: str | None,
+    window: int | None,
 ) -> TemplateLM:
     """Who answers: the network here, or the server."""
     if server is None:
-        return LoopedLM(network, tokenizer, loops, exit)
+        return LoopedLM(network, tokenizer, loops, exit, window=window)
     return ServedLM(server, served_name(server), tokenizer, network.cfg.max_seq_len,
                     loops=loops, exit=exit)  # fmt: skip
 

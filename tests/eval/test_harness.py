@@ -51,6 +51,17 @@ def test_the_harness_and_our_scorers_say_the_same(
         assert got == pytest.approx(values, rel=1e-9), (task, metric)
 
 
+@pytest.mark.parametrize("window", [1, 97])
+def test_windows_that_cannot_be_read_are_refused(network: OpenMythos, window: int) -> None:
+    with pytest.raises(InputError, match=f"window is {window}"):
+        LoopedLM(network, ByteTokenizer(), window=window)
+
+
+def test_a_server_has_windows_of_its_own(network: OpenMythos) -> None:
+    with pytest.raises(InputError, match="leave it out"):
+        evaluate_loops(network, ByteTokenizer(), ["mythos_sums"], [1], server="http://x", window=9)
+
+
 class Quick:
     """The harness's own call, counted."""
 

@@ -68,8 +68,6 @@ def test_offline_tasks_have_the_same_scores_through_the_server(
     whole = harness.simple_evaluate
 
     def watched(lm: Any, **how: Any) -> Any:
-        if isinstance(lm, harness.LoopedLM):
-            lm.window = model.cfg.max_seq_len - 1  # as a server's
         found = whole(lm, **{**how, "log_samples": True})
         for task, samples in found["samples"].items():
             said = [one["filtered_resps"] for one in sorted(samples, key=lambda one: one["doc_id"])]
@@ -80,9 +78,9 @@ def test_offline_tasks_have_the_same_scores_through_the_server(
     how = {"tasks": list(OFFLINE), "loops": [1, 3], "limit": 3}
     with listening(Service(Served("tiny", model, tokenizer), ServeConfig(port=0))) as url:
         tables = []
-        for server in (None, url):
+        for where in ({"window": model.cfg.max_seq_len - 1}, {"server": url}):
             items.append({})
-            tables.append(harness.evaluate_loops(model, tokenizer, **how, server=server))
+            tables.append(harness.evaluate_loops(model, tokenizer, **how, **where))
     here, there = tables
     assert list(here.rows()) != []
     for (task, metric, values), (_, _, served) in zip(here.rows(), there.rows(), strict=True):
