@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from open_mythos.engine.flight import Run, Track
-from open_mythos.engine.pages import Glance, View, nowhere
+from open_mythos.engine.pages import Glance, Pages, Reach, View, nowhere
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.upload import upload
+from open_mythos.ops.paged import Blocks, cuts_of
 
 
 # Queries and keys are turned when the rows are projected; who looks needs no angles.
@@ -76,6 +77,7 @@ class Call:
         pieces: The other rows.
         numbers: (7, N) int64: lane, position, place inside of a slot, loops done, loops at most,
             row of the block table, token.
+        cuts: Of the pieces' rows, as `Blocks` has them; None where nobody asks.
     """
 
     runs: Sequence[Run]
@@ -84,9 +86,10 @@ class Call:
     width: int
     pieces: tuple[Piece, ...]
     numbers: Tensor
+    cuts: Tensor | None = None
 
     @classmethod
-    def of(cls, runs: Sequence[Run], settings: EngineConfig, device: torch.device) -> "Call":
+    def of(cls, runs: Sequence[Run], settings: EngineConfig, pages: Pages) -> "Call":
         """The call for `runs`, filled up to one of the settings' sizes."""
         size = settings.block_size
         single = [run for run in runs if len(run.lanes) == 1]
@@ -103,7 +106,7 @@ class Call:
         rows = [run.track.row for run in single] + [settings.rows] * spare
         width = max(where, default=0) // size + 1
         if settings.buckets:  # few shapes here, too
-            width = 1 << (width - 1).bit_length()
+            width = pages.width(width)
         alone, starts, pieces = len(lanes), list(range(len(single))), []
         for run in longer:
             start, n = len(lanes), len(run.lanes)
@@ -116,8 +119,12 @@ class Call:
             rows += [run.track.row] * n
             starts.append(start)
             pieces.append(Piece(start, start + n, run.track.row, where[-1] // size + 1))
-        numbers = upload([lanes, where, write, loops, ends, rows, tokens], device, torch.int64)
-        return cls([*single, *longer], starts, alone, width, tuple(pieces), numbers)
+        columns = [lanes, where, write, loops, ends, rows, tokens]
+        numbers, cuts = upload(columns, pages.device, torch.int64), None
+        if pieces and pages.pieces_reach:
+            spans = [(piece.start - alone, piece.stop - alone) for piece in pieces]
+            cuts = upload(cuts_of(spans), pages.device, torch.int64)
+        return cls([*single, *longer], starts, alone, width, tuple(pieces), numbers, cuts)
 
     @property
     def lanes(self) -> Tensor:
@@ -144,9 +151,18 @@ class Call:
         """(N,)."""
         return self.numbers[6]
 
-    def view(self, tables: BlockTables, size: int) -> View:
+    def view(self, tables: BlockTables, pages: Pages) -> View:
         """Where the rows write, and what they look at: single rows together, pieces alone."""
-        glances = [self._singles(tables, size)] if self.single else []
+        glances: list[Glance | Reach] = []
+        if self.single:
+            alone = slice(0, self.single)
+            glances += [
+                self._reach(tables, alone) if pages.reached else self._singles(tables, pages.size)
+            ]
+        if self.cuts is not None:
+            glances += [self._reach(tables, slice(self.single, None), self.cuts)]
+            return View(self.numbers[2], glances)
+        size = pages.size
         for piece in self.pieces:
             blocks = tables.table[piece.row, : piece.width].unsqueeze(0)
             mask = _seen(self.positions[piece.start : piece.stop], piece.width * size)
@@ -154,12 +170,14 @@ class Call:
             glances.append(Glance(slice(piece.start, piece.stop), blocks, context))
         return View(self.numbers[2], glances)
 
+    def _reach(self, tables: BlockTables, rows: slice, cuts: Tensor | None = None) -> Reach:
+        lines, ends = self.numbers[5, rows], self.positions[rows] + 1
+        return Reach(rows, Blocks(tables.table, lines, torch.zeros_like(lines[:1]), ends, cuts))
+
     def _singles(self, tables: BlockTables, size: int) -> Glance:
         rows, where = slice(0, self.single), self.positions[: self.single]
         width = min(self.width, tables.table.shape[1])
         blocks = tables.table[:, :width].index_select(0, self.numbers[5, : self.single])
-        if where.is_cuda:
-            return Glance(rows, blocks, AttentionContext(NO_ANGLES, lengths=where + 1))
         mask = _seen(where, width * size)[:, None, None]
         return Glance(rows, blocks, AttentionContext(NO_ANGLES, causal=False, mask=mask))
 

@@ -1,7 +1,7 @@
 """Pages: keys and values in blocks that any request may own, and how positions look at them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +11,7 @@ from open_mythos.config.mythos import MythosConfig
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.cache import Entries, LookedUp
 from open_mythos.nn.upload import upload
+from open_mythos.ops.paged import Blocks, reads_blocks
 
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Glance:
-    """Neighbouring rows of a call that look at equally many blocks.
+    """Neighbouring rows of a call that look at copies of equally many blocks.
 
     Attributes:
         rows: Which of the call's.
@@ -39,6 +40,19 @@ class Glance:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """Neighbouring rows of a call whose blocks are read where they lie.
+
+    Attributes:
+        rows: Which of the call's.
+        blocks: What they look at, its shift left at 0.
+    """
+
+    rows: slice
+    blocks: Blocks
+
+
+@dataclass(frozen=True)
 class View:
     """Where the positions of a call write, and where they look.
 
@@ -48,7 +62,7 @@ class View:
     """
 
     write: Tensor
-    glances: Sequence[Glance]
+    glances: Sequence[Glance | Reach]
 
 
 class PagedSlot(LookedUp):
@@ -64,21 +78,30 @@ class PagedSlot(LookedUp):
             view: Where the call's rows write and look.
         """
         self.store, self.length = store, 0
-        self.shift, self.size, self.view = shift, size, view
+        self.shift, self.view = shift, view
+        self.where = view.write + shift * size
 
     def look(
         self, attn: "GroupedAttention | MLAttention", x: Tensor, context: AttentionContext
     ) -> Tensor:
         """What rows (N, 1, dim), one position each, see of their requests, themselves included."""
-        q, new = attn.project(x, context.rotary)
-        where = self.view.write + self.shift * self.size
-        for name, tensor in new.items():
-            self.store[name].flatten(0, 1).index_copy_(0, where, tensor.squeeze(1))
-        said = [self._glance(attn, q[glance.rows], glance) for glance in self.view.glances]
+        flat = {name: store.flatten(0, 1) for name, store in self.store.items()}
+        if attn.fills(x):
+            room = {n: s.unsqueeze(0).expand(len(x), *s.shape) for n, s in flat.items()}
+            q = attn.fill(x, context.rotary, room, self.where)
+        else:
+            q, new = attn.project(x, context.rotary)
+            for name, tensor in new.items():
+                flat[name].index_copy_(0, self.where, tensor.squeeze(1))
+        said = [self._say(attn, q[glance.rows], glance) for glance in self.view.glances]
         return said[0] if len(said) == 1 else torch.cat(said)
 
-    def _glance(self, attn: "GroupedAttention | MLAttention", q: Tensor, glance: Glance) -> Tensor:
+    def _say(
+        self, attn: "GroupedAttention | MLAttention", q: Tensor, glance: Glance | Reach
+    ) -> Tensor:
         shift = self.shift if self.shift.shape[0] == 1 else self.shift[glance.rows]
+        if isinstance(glance, Reach):
+            return attn.mix_blocks(q, self.store, replace(glance.blocks, shift=shift))
         blocks = glance.blocks + shift[: glance.blocks.shape[0]].unsqueeze(1)
         seen = {
             name: store.index_select(0, blocks.flatten()).view(
@@ -103,6 +126,8 @@ class Pages:
     never looked at: who must write somewhere writes there.
 
     Attributes:
+        reached: Whether single positions read blocks where they lie; else copies are made of them.
+        pieces_reach: Whether pieces of prompts do.
         around: Entries of prelude and coda, (layers * (blocks + 2), size, ...).
         inside: Entries of the core's layers by loop, (slots * (blocks + 2), size, ...).
         slots: Loops that have keys of their own.
@@ -122,6 +147,9 @@ class Pages:
         self.around: Entries = {n: room(layers, w) for n, w in cfg.cache_widths.items()}
         self.inside: Entries = {n: room(self.slots, w) for n, w in cfg.loop_widths.items()}
         self.device = like.device
+        self.reached = reads_blocks(*self.around.values(), *self.inside.values())
+        # Latents are cheaper raised once for a piece than looked at by each of its positions.
+        self.pieces_reach = self.reached and cfg.attn_type == "gqa"
         shifts = torch.arange(max(layers, 1), device=like.device) * self.per_slot
         self._layers = list(shifts.unsqueeze(1).unbind())
         loops = torch.arange(max(self.slots, 1), device=like.device) * self.per_slot
@@ -132,6 +160,10 @@ class Pages:
         """Bytes that one block takes in all layers and loops."""
         stores = (*self.around.values(), *self.inside.values())
         return sum(t.numel() * t.element_size() for t in stores) // self.per_slot
+
+    def width(self, blocks: int) -> int:
+        """Blocks to look at where some look at so many, of few numbers: a shape of calls."""
+        return 1 if self.reached else 1 << (blocks - 1).bit_length()
 
     def prelude(self, layer: int, view: View) -> PagedSlot:
         """A layer before the loop."""

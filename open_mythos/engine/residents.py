@@ -238,8 +238,7 @@ class Residents:
         )  # fmt: skip
 
     def _width(self) -> int:
-        widest = max(len(seat.track.blocks) for seat in self.seats.values())
-        return 1 << (widest - 1).bit_length()
+        return self.stages.pages.width(max(len(seat.track.blocks) for seat in self.seats.values()))
 
     def _flush(self) -> None:
         """Bring the device up to date with who is here, and which blocks they have."""

@@ -193,7 +193,7 @@ class Runner:
 
     def _call(self, runs: Sequence[Run]) -> Call:
         self.stages.tables.follow(run.track for run in runs)
-        return Call.of(runs, self.settings, self.device)
+        return Call.of(runs, self.settings, self.stages.pages)
 
     def _run(self, stage: Callable[[Call], Tensor], call: Call, *name: Hashable) -> Tensor:
         """A stage, replayed where its shape has been captured or can be."""

@@ -165,7 +165,7 @@ class Stages:
         return said.squeeze(1)
 
     def _view(self, call: Call) -> View:
-        return call.view(self.tables, self.settings.block_size)
+        return call.view(self.tables, self.pages)
 
     def _context(self, call: Call) -> AttentionContext:
         cos, sin = (self.lanes.take(name, call.lanes) for name in ("cos", "sin"))

@@ -1,12 +1,9 @@
-"""Attention of one new token per row over a static cache, split along the context.
+"""Attention of one new token per row, over a static cache or over blocks of pages.
 
-One query has no rows to spread over a GPU, so the keys are spread instead (flash-decoding, Dao et
-al. 2023): each program takes one stretch of one row's keys for one group of query heads, and a
-second, small kernel joins the stretches. The stretches are cut from the lengths on the device:
-a short context in a large cache still keeps all programs busy, and nothing is read on the host.
+One query has no rows to spread over a GPU, so its keys are spread instead, in stretches. Blocks are
+read where they lie, through the row's line of a table (Kwon et al. 2023): nothing is copied
+together first.
 """
-
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -14,81 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from open_mythos.kernels.interpreter import bound, multiply
+from open_mythos.kernels.stretches import Tiling, default_tiling, join_stretches, power, stretch
 
 
 # Query heads per program: the least that fills the rows of a tensor-core tile.
 HEADS = 16
-# About three programs per multiprocessor of an H100 or H200 (132). A constant, not a query of the
-# device, so that a captured graph and a traced model always see the same grid.
-PROGRAMS = 396
-# The joining kernel holds all stretches of a row in registers.
-MOST_SPLITS = 128
-# Bytes of one tile of keys and values; times two or three stages in flight, times three programs.
-TILE_BYTES = 40 * 1024
 LOG2_E = 1.4426950408889634
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How the context is cut; fixed on the host, so fixed under graph capture.
-
-    Attributes:
-        tile: Keys per step of a program, a power of two from 16; also the least of a stretch.
-        splits: Stretches per row and group of heads.
-        warps: Warps per program.
-        stages: Tiles in flight.
-    """
-
-    tile: int
-    splits: int
-    warps: int = 4
-    stages: int = 3
-
-
-def default_tiling(groups: int, capacity: int, row_bytes: int) -> Tiling:
-    """Tiles near `TILE_BYTES`, and as many stretches as fill the GPU once.
-
-    Args:
-        groups: Programs that one stretch takes: batch x key heads x blocks of query heads.
-        capacity: C, the most keys a row can hold.
-        row_bytes: Bytes of one key and its value.
-    """
-    tile = 64
-    while tile > 16 and tile * row_bytes > TILE_BYTES:
-        tile //= 2
-    if groups <= 2:
-        # One row and one key head (a latent cache at batch 1) are short of programs.
-        tile = min(tile, 32)
-    splits = min(PROGRAMS // groups, -(-capacity // tile), MOST_SPLITS)
-    return Tiling(tile, max(splits, 1))
-
-
-def _power(n: int) -> int:
-    """The least power of two from n; plain Python, so that torch.compile traces it."""
-    return 1 << (n - 1).bit_length()
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913
-    lengths,
-    starts,
-    length_stride,
-    start_stride,
-    b,
-    capacity,
-    splits,
-    HAS_STARTS: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    """First and end of the keys that row b shows, and the keys per stretch (whole tiles)."""
-    end = tl.minimum(tl.load(lengths + b * length_stride), capacity).to(tl.int32)
-    first = end * 0
-    if HAS_STARTS:
-        first = tl.maximum(tl.load(starts + b * start_stride).to(tl.int32), 0)
-    end = tl.maximum(first, end)
-    per = (end - first + splits - 1) // splits
-    per = (per + TILE - 1) // TILE * TILE
-    return first, end, tl.maximum(per, TILE)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -98,11 +26,16 @@ def _attend_stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915
     others,
     lengths,
     starts,
+    table,
+    lines,
+    shifts,
     mixed,
     lse,
     scale,
     length_stride,
     start_stride,
+    table_line,
+    shift_stride,
     q_row,
     q_head,
     key_row,
@@ -120,17 +53,21 @@ def _attend_stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915
     OTHER: tl.constexpr,
     WIDTH_2: tl.constexpr,
     OTHER_2: tl.constexpr,
+    SIZE: tl.constexpr,
     SHARED: tl.constexpr,
     SINGLE: tl.constexpr,
     HAS_STARTS: tl.constexpr,
     HEADS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Online softmax over one stretch; `others` are values, or with SHARED the rotary keys."""
+    """Online softmax over one stretch; `others` are values, or with SHARED the rotary keys.
+
+    With SIZE, keys lie in blocks of so many, those of a row named by its line of the table.
+    """
     head = tl.program_id(0) // BLOCKS
     split = tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)
-    first, end, per = _stretch(
+    first, end, per = stretch(
         lengths, starts, length_stride, start_stride, b, capacity, splits, HAS_STARTS, TILE
     )
     lo = first + split * per
@@ -154,10 +91,14 @@ def _attend_stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915
             mask=asks[:, None] & (col_other < OTHER)[None, :],
             other=0.0,
         )
-    keys += b * key_row + head.to(tl.int64) * key_head
-    others += b * other_row + head.to(tl.int64) * other_head
-    key_at = rows[:, None] * key_step + col[None, :]
-    other_at = rows[:, None] * other_step + col_other[None, :]
+    keys += head.to(tl.int64) * key_head
+    others += head.to(tl.int64) * other_head
+    if SIZE:
+        table += tl.load(lines + b) * table_line
+        shift = tl.load(shifts + b * shift_stride)
+    else:
+        keys += b * key_row
+        others += b * other_row
 
     top = tl.full((HEADS,), float("-inf"), tl.float32)
     total = tl.full((HEADS,), 0.0, tl.float32)
@@ -165,14 +106,20 @@ def _attend_stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915
     for n in range(bound(lo), bound(hi), TILE):
         # What stands behind the length is never read, so it may be anything.
         seen = rows < hi - n
-        step = tl.cast(n, tl.int64)
+        at = tl.cast(n, tl.int64) + rows
+        if SIZE:
+            block = tl.load(table + at // SIZE, mask=seen, other=0) + shift
+            key_at = block * key_row + at % SIZE * key_step
+            other_at = block * other_row + at % SIZE * other_step
+        else:
+            key_at, other_at = at * key_step, at * other_step
         key = tl.load(
-            keys + step * key_step + key_at,
+            keys + key_at[:, None] + col[None, :],
             mask=seen[:, None] & (col < WIDTH)[None, :],
             other=0.0,
         )
         other = tl.load(
-            others + step * other_step + other_at,
+            others + other_at[:, None] + col_other[None, :],
             mask=seen[:, None] & (col_other < OTHER)[None, :],
             other=0.0,
         )
@@ -199,54 +146,6 @@ def _attend_stretch(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915
         tl.store(out_at, acc, mask=asks[:, None] & (col_other < OTHER)[None, :])
     if not SINGLE:
         tl.store(lse + slot, top + tl.log2(total), mask=asks)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _join_stretches(  # type: ignore[no-untyped-def]  # noqa: PLR0913
-    mixed,
-    lse,
-    lengths,
-    starts,
-    out,
-    length_stride,
-    start_stride,
-    capacity,
-    splits,
-    heads,
-    WIDTH: tl.constexpr,
-    HAS_STARTS: tl.constexpr,
-    TILE: tl.constexpr,
-    SPLITS_2: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Mean of a row's stretches by their shares of the softmax, a block of columns per program."""
-    row = tl.program_id(0).to(tl.int64)
-    first, end, per = _stretch(
-        lengths,
-        starts,
-        length_stride,
-        start_stride,
-        row // heads,
-        capacity,
-        splits,
-        HAS_STARTS,
-        TILE,
-    )
-    split = tl.arange(0, SPLITS_2)
-    col = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    written = split * per < end - first  # the others are uninitialised
-    logs = tl.load(lse + row * splits + split, mask=written, other=float("-inf"))
-    part = tl.load(
-        mixed + (row * splits + split)[:, None] * WIDTH + col[None, :],
-        mask=written[:, None] & (col < WIDTH)[None, :],
-        other=0.0,
-    )
-    # A row that shows nothing has no stretch at all; -inf - -inf would be NaN.
-    top = tl.max(tl.where(written, logs, -1.0e38), 0)
-    share = tl.where(written, tl.exp2(logs - top), 0.0)
-    total = tl.sum(share, 0)
-    mean = tl.sum(part * share[:, None], 0) / tl.where(total > 0.0, total, 1.0)
-    tl.store(out + row * WIDTH + col, mean, mask=col < WIDTH)
 
 
 def decode_attention(
@@ -310,7 +209,47 @@ def decode_latent_attention(
     return _decode(q, keys, rotary, lengths, starts, scale, tiling, shared=True)
 
 
-def _decode(  # noqa: PLR0913 -- the arguments of both public forms
+Lookup = tuple[Tensor, Tensor, Tensor]  # block tables, each row's line of them, each row's shift
+
+
+def decode_paged(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ends: Tensor,
+    lookup: Lookup,
+    scale: float,
+    tiling: Tiling | None = None,
+) -> Tensor:
+    """`decode_attention` of keys that lie in blocks; its twin is `ops.paged.attend_blocks_plain`.
+
+    Args:
+        q: (B, 1, H, e).
+        k: (P, size, K, e), K dividing H; last dimension contiguous, other strides free.
+        v: (P, size, K, f), as k.
+        ends: (B,) int32 or int64; row b shows the first ends[b] keys of its blocks.
+        lookup: Tables (R, M), lines (B,) and shift (B,) or (1,), int64, as `ops.paged.Blocks`.
+        scale: Factor on the scores.
+        tiling: How the context is cut; None is `default_tiling`.
+    """
+    return _decode(q, k, v, ends, None, scale, tiling, lookup, shared=False)
+
+
+def decode_paged_latent(
+    q: Tensor,
+    c_kv: Tensor,
+    k_rope: Tensor,
+    ends: Tensor,
+    lookup: Lookup,
+    scale: float,
+    tiling: Tiling | None = None,
+) -> Tensor:
+    """`decode_latent_attention` of entries that lie in blocks (P, size, r) and (P, size, p)."""
+    keys, rotary = c_kv.unsqueeze(2), k_rope.unsqueeze(2)
+    return _decode(q, keys, rotary, ends, None, scale, tiling, lookup, shared=True)
+
+
+def _decode(  # noqa: PLR0913 -- the arguments of all public forms
     q: Tensor,
     keys: Tensor,
     others: Tensor,
@@ -318,37 +257,45 @@ def _decode(  # noqa: PLR0913 -- the arguments of both public forms
     starts: Tensor | None,
     scale: float,
     tiling: Tiling | None,
+    lookup: Lookup | None = None,
     *,
     shared: bool,
 ) -> Tensor:
     batch, _, heads, _ = q.shape
-    capacity, key_heads, width = keys.shape[1:]
+    size, key_heads, width = keys.shape[1:]
+    capacity = size if lookup is None else size * lookup[0].shape[1]
     other = others.shape[3]
     group, out_width = heads // key_heads, width if shared else other
     out = q.new_empty(batch, 1, heads, out_width)
     if out.numel() == 0:
         return out
     q, keys, others = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, keys, others))
-    blocks = -(-group // HEADS)
+    tiles = -(-group // HEADS)
     if tiling is None:
         row_bytes = (width + other) * keys.element_size()
-        tiling = default_tiling(batch * key_heads * blocks, capacity, row_bytes)
-    tile, splits = tiling.tile, tiling.splits
+        tiling = default_tiling(batch * key_heads * tiles, capacity, row_bytes)
+    splits = tiling.splits
     single = splits == 1
     mixed = out if single else q.new_empty(batch, heads, splits, out_width, dtype=torch.float32)
     lse = out if single else q.new_empty(batch, heads, splits, dtype=torch.float32)
     begins = lengths if starts is None else starts  # never read without HAS_STARTS
-    _attend_stretch[(key_heads * blocks, splits, batch)](
+    table, lines, shift = lookup or (lengths, lengths, lengths)  # never read without SIZE
+    _attend_stretch[(key_heads * tiles, splits, batch)](
         q,
         keys,
         others,
         lengths,
         begins,
+        table,
+        lines,
+        shift,
         mixed,
         lse,
         scale * LOG2_E,
         lengths.stride(0),
         begins.stride(0),
+        table.stride(0),
+        shift.stride(0) if shift.shape[0] > 1 else 0,
         q.stride(0),
         q.stride(2),
         keys.stride(0),
@@ -361,39 +308,20 @@ def _decode(  # noqa: PLR0913 -- the arguments of both public forms
         splits,
         heads,
         GROUP=group,
-        BLOCKS=blocks,
+        BLOCKS=tiles,
         WIDTH=width,
         OTHER=other,
-        WIDTH_2=max(16, _power(width)),
-        OTHER_2=max(16, _power(other)),
+        WIDTH_2=max(16, power(width)),
+        OTHER_2=max(16, power(other)),
+        SIZE=0 if lookup is None else size,
         SHARED=shared,
         SINGLE=single,
         HAS_STARTS=starts is not None,
         HEADS=HEADS,
-        TILE=tile,
+        TILE=tiling.tile,
         num_warps=tiling.warps,
         num_stages=tiling.stages,
     )
-    if single:
-        return out
-    # At most 4,096 numbers per program: 32 registers a thread.
-    columns = 64 if splits <= 64 else 32
-    _join_stretches[(batch * heads, -(-out_width // columns))](
-        mixed,
-        lse,
-        lengths,
-        begins,
-        out,
-        lengths.stride(0),
-        begins.stride(0),
-        capacity,
-        splits,
-        heads,
-        WIDTH=out_width,
-        HAS_STARTS=starts is not None,
-        TILE=tile,
-        SPLITS_2=_power(splits),
-        COLUMNS=columns,
-        num_warps=4,
-    )
+    if not single:
+        join_stretches(mixed, lse, lengths, starts, out, tiling, capacity)
     return out

@@ -41,6 +41,7 @@ def _rotate_store(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     row_stride,
     step_stride,
     table_stride,
+    place_stride,
     k_row,
     k_step,
     k_head,
@@ -69,7 +70,7 @@ def _rotate_store(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     inside = (cols < WIDTH)[None, :]
     real = (head < HEADS + 2 * KV_HEADS)[:, None] & inside
     if BEHIND:
-        at += tl.load(position)
+        at += tl.load(position + row * place_stride)
     room = (at >= 0) & (at < capacity)
     tile = tl.load(line + head[:, None] * WIDTH + cols[None, :], mask=real, other=0.0)
     c = tl.load(cos + entry + pairs, mask=pairs < WIDTH // 2, other=0.0).to(tl.float32)
@@ -99,7 +100,7 @@ def rotate_store(
         sin: As `cos`.
         k: (B, C, K, d), written from `position` on; channels adjacent, other strides free.
         v: Likewise.
-        position: (1,) int64; None is 0.
+        position: (1,), or (B,) where each row has its own, int64; None is 0.
 
     Returns:
         The turned queries (B, T, H, d), contiguous.
@@ -127,6 +128,7 @@ def rotate_store(
             capacity,
             *qkv.stride()[:2],
             cos.stride(0) if cos.dim() == 3 else 0,
+            _place_stride(position),
             *k.stride()[:3],
             *v.stride()[:3],
             HEADS=heads,
@@ -140,6 +142,11 @@ def rotate_store(
             launch_pdl=pdl,
         )
     return q
+
+
+def _place_stride(position: Tensor | None) -> int:
+    """From one row's position to the next one's; 0 where all have one."""
+    return 0 if position is None or position.shape[0] == 1 else position.stride(0)
 
 
 # -- latent attention ------------------------------------------------------------------------------
@@ -176,6 +183,7 @@ def _store_latent(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     row_stride,
     step_stride,
     table_stride,
+    place_stride,
     c_row,
     c_step,
     k_row,
@@ -200,7 +208,7 @@ def _store_latent(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     if tl.program_id(1) == 0:
         at = step
         if BEHIND:
-            at += tl.load(position)
+            at += tl.load(position + row * place_stride)
         room = (at >= 0) & (at < capacity)
         cols = tl.arange(0, BLOCK_R)
         latent = _normed(line + Q, kv_weight, kv_eps, R, BLOCK_R).to(kind)
@@ -241,7 +249,7 @@ def store_latent(  # noqa: PLR0913
         sin: As `cos`.
         c_kv: (B, C, r), written from `position` on; channels adjacent, other strides free.
         k_rope: (B, C, p), likewise.
-        position: (1,) int64; None is 0.
+        position: (1,), or (B,) where each row has its own, int64; None is 0.
 
     Returns:
         The normed query latent (B, T, Q), contiguous.
@@ -272,6 +280,7 @@ def store_latent(  # noqa: PLR0913
             capacity,
             *down.stride()[:2],
             cos.stride(0) if cos.dim() == 3 else 0,
+            _place_stride(position),
             *c_kv.stride()[:2],
             *k_rope.stride()[:2],
             Q=width,

@@ -35,8 +35,9 @@ def rotate_store(
         cos: (T, d/2) or (B, T, d/2), float32.
         sin: As `cos`.
         k: (B, C, K, d), changed in place: at `position`, where T is 1, or all of it, where C is T.
+            Rows may share their memory where their positions differ.
         v: Likewise.
-        position: (1,) int64 on the device, within the capacity C; None writes everything.
+        position: (1,) or (B,) int64 on the device, within the capacity C; None writes everything.
 
     Returns:
         Queries (B, T, H, d).
@@ -64,8 +65,11 @@ def rotate_store_plain(
 def _write(store: Tensor, new: Tensor, position: Tensor | None) -> None:
     if position is None:
         store.copy_(new)
-    else:
+    elif position.shape[0] == 1:
         store.index_copy_(1, position, new.to(store.dtype))
+    else:
+        rows = torch.arange(len(position), device=position.device)
+        store[rows, position] = new.squeeze(1).to(store.dtype)
 
 
 def store_latent(  # noqa: PLR0913 -- a projection, its norms and angles, and where it goes
@@ -88,7 +92,7 @@ def store_latent(  # noqa: PLR0913 -- a projection, its norms and angles, and wh
         sin: As `cos`.
         c_kv: (B, C, r), changed in place: at `position`, where T is 1, or all of it, where C is T.
         k_rope: (B, C, p), likewise.
-        position: (1,) int64 on the device, within the capacity C; None writes everything.
+        position: (1,) or (B,) int64 on the device, within the capacity C; None writes everything.
 
     Returns:
         The normed query latent (B, T, Q).

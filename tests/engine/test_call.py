@@ -1,10 +1,12 @@
 """Calls: rows in order, fillers that touch nobody, tables that follow their lists."""
 
+from typing import Any
+
 import torch
 
 from open_mythos.engine.call import BlockTables, Call
 from open_mythos.engine.flight import Run, Track
-from open_mythos.engine.pages import nowhere
+from open_mythos.engine.pages import Glance, Pages, Reach, nowhere
 from open_mythos.engine.settings import EngineConfig
 
 
@@ -15,7 +17,11 @@ def track(number: int, row: int, blocks: list[int]) -> Track:
     return Track(number, list(range(10, 19)), 4, None, row=row, blocks=blocks)
 
 
-def test_single_positions_come_first_then_fillers_then_pieces() -> None:
+def pages(tiny_config: Any) -> Pages:
+    return Pages(tiny_config(), 20, 4, 4, torch.empty(0))
+
+
+def test_single_positions_come_first_then_fillers_then_pieces(tiny_config: Any) -> None:
     sizes = EngineConfig(blocks=20, block_size=4, rows=4, chunk=8, buckets=(8, 16))
     a, b, c = track(5, 2, [7, 3]), track(6, 0, [9]), track(8, 1, [4, 5, 6])
     runs = [
@@ -23,7 +29,7 @@ def test_single_positions_come_first_then_fillers_then_pieces() -> None:
         Run(a, 5, [2], [5], 1),
         Run(b, 3, [0], [3], 3),
     ]
-    call = Call.of(runs, sizes, CPU)
+    call = Call.of(runs, sizes, pages(tiny_config))
     spare, beyond = sizes.lanes, nowhere(20, 4)
     assert [run.track.id for run in call.runs] == [5, 6, 8]
     assert list(call.starts) == [0, 1, 5]
@@ -38,20 +44,45 @@ def test_single_positions_come_first_then_fillers_then_pieces() -> None:
     assert [(p.start, p.stop, p.row, p.width) for p in call.pieces] == [(5, 8, 1, 3)]
 
 
-def test_views_show_each_row_its_own_past() -> None:
+def test_views_show_each_row_its_own_past(tiny_config: Any) -> None:
     sizes = EngineConfig(blocks=20, block_size=4, rows=4, chunk=8)
     tables = BlockTables(4, 5, CPU)
     a, c = track(5, 2, [7, 3]), track(8, 1, [4, 5, 6])
     runs = [Run(a, 5, [2], [5], 1), Run(c, 4, [4, 6], [4, 6], 2)]
     tables.follow([a, c])
-    view = Call.of(runs, sizes, CPU).view(tables, 4)
-    single, piece = view.glances
+    room = pages(tiny_config)
+    single, piece = Call.of(runs, sizes, room).view(tables, room).glances
+    assert isinstance(single, Glance)
+    assert isinstance(piece, Glance)
     assert single.blocks.tolist() == [[7, 3]]
     assert piece.blocks.tolist() == [[4, 5]]
-    masks = [glance.context.mask for glance in view.glances]
+    masks = [glance.context.mask for glance in (single, piece)]
     assert all(mask is not None for mask in masks)
     shown = [mask.flatten(0, -2).sum(-1).tolist() for mask in masks if mask is not None]
     assert shown == [[6], [5, 7]]
+
+
+def test_where_blocks_are_read_as_they_lie_pieces_are_cut_and_widths_are_one(
+    tiny_config: Any,
+) -> None:
+    sizes = EngineConfig(blocks=20, block_size=4, rows=4, chunk=40, buckets=(1, 2, 4))
+    tables, room = BlockTables(4, 5, CPU), pages(tiny_config)
+    room.reached = room.pieces_reach = True
+    a, b = track(5, 2, [7, 3]), track(6, 0, [9])
+    c = Track(8, list(range(30)), 4, None, row=1, blocks=list(range(10, 18)))
+    runs = [Run(a, 5, [2], [5], 1), Run(c, 0, list(range(3, 22)), list(range(19)), 2),
+            Run(b, 0, [1, 23], [2, 3], 0)]  # fmt: skip
+    call = Call.of(runs, sizes, room)
+    assert call.width == 1
+    single, pieces = call.view(tables, room).glances
+    assert isinstance(single, Reach)
+    assert isinstance(pieces, Reach)
+    assert single.blocks.cuts is None
+    assert (single.blocks.lines.tolist(), single.blocks.ends.tolist()) == ([2], [6])
+    assert pieces.blocks.cuts is not None
+    assert pieces.blocks.cuts.tolist() == [[0, 16, 19], [16, 3, 2]]
+    assert pieces.blocks.lines.tolist() == [1] * 19 + [0] * 2
+    assert pieces.blocks.ends.tolist() == [*range(1, 20), 3, 4]
 
 
 def test_tables_follow_growing_lists_and_notice_new_ones() -> None:

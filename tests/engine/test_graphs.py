@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from open_mythos.config.mythos import MythosConfig
 from open_mythos.engine.call import Call
 from open_mythos.engine.engine import Engine
 from open_mythos.engine.flight import Run, Track
 from open_mythos.engine.graphs import Graphs, Recorded, Stage
+from open_mythos.engine.pages import Pages
 from open_mythos.engine.settings import EngineConfig
 
 
@@ -80,11 +82,16 @@ def test_what_the_users_own_exit_does_is_not_recorded(
     assert set(said.loops) == {2}
 
 
+def pages(settings: EngineConfig) -> Pages:
+    cfg = MythosConfig(dim=16, n_heads=2, n_kv_heads=1, vocab_size=8, max_loop_iters=2)
+    return Pages(cfg, settings.blocks, settings.block_size, 2, torch.empty(0))
+
+
 def call(settings: EngineConfig, lanes: list[int], width: int = 1) -> Call:
     track = Track(0, [0] * 40, 2, None, row=0, blocks=list(range(1, 11)))
     at = width * settings.block_size - 1
     runs = [Run(track, at, [lane], [at], 0) for lane in lanes]
-    return Call.of(runs, settings, torch.device("cpu"))
+    return Call.of(runs, settings, pages(settings))
 
 
 def test_shapes_are_recorded_once_and_numbers_are_those_of_the_call(sizes: Any) -> None:
@@ -107,7 +114,7 @@ def test_only_few_shapes_fit(sizes: Any) -> None:
     assert graphs.fits(call(graphs.settings, [0, 1]))
     assert not graphs.fits(call(graphs.settings, [0, 1, 2, 3, 0]))
     track = Track(0, [0] * 4, 2, None, row=0, blocks=[1])
-    piece = Call.of([Run(track, 0, [4, 5], [0, 1], 0)], graphs.settings, torch.device("cpu"))
+    piece = Call.of([Run(track, 0, [4, 5], [0, 1], 0)], graphs.settings, pages(graphs.settings))
     assert not graphs.fits(piece)
     assert not Graphs(sizes()).fits(call(sizes(), [0]))
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from open_mythos.engine.pages import Glance, Pages, View, nowhere
+from open_mythos.engine.pages import Glance, Pages, Reach, View, nowhere
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.block import TransformerBlock
 from open_mythos.nn.cache import LayerCache
 from open_mythos.nn.rotary import Rotary, rotary
+from open_mythos.ops import paged
+from open_mythos.ops.paged import Blocks, cuts_of
 
 
 SIZE, BLOCKS = 3, 9
@@ -18,6 +20,15 @@ SIZE, BLOCKS = 3, 9
 
 def context(mask: Tensor) -> AttentionContext:
     return AttentionContext(Rotary(torch.empty(0), torch.empty(0)), causal=False, mask=mask)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's kernels in its interpreter, which serves CPU tensors where there is no GPU."""
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        pytest.skip("kernels are compiled here: tests/engine/test_graphs.py runs them")
+    monkeypatch.setattr(paged, "reads_blocks", lambda *_: True)
 
 
 @torch.no_grad()
@@ -63,6 +74,41 @@ def test_rows_see_their_own_text_in_scattered_blocks(
     mine = other[1, tables[0]].flatten(0, 1)[:8]
     kept = cache.store["k" if attn_type == "gqa" else "c_kv"][0]
     assert torch.allclose(mine, kept, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("where", ["plain", "triton"])
+def test_blocks_are_read_where_they_lie(
+    tiny_config: Any, attn_type: str, where: str, request: pytest.FixtureRequest
+) -> None:
+    """Copies made of blocks against blocks read through their tables, alone and in pieces."""
+    if where == "triton":
+        request.getfixturevalue("kernels")
+    cfg = tiny_config(attn_type=attn_type, kv="per_loop")
+    attn = TransformerBlock(cfg).attn
+    pages = Pages(cfg, BLOCKS, SIZE, 3, torch.empty(0))
+    tables, loops = torch.randperm(BLOCKS)[:6].view(2, 3) + 1, torch.tensor([0, 2, 2, 1, 1, 1, 1])
+    lines, places = torch.tensor([1, 0, 1, 0, 0, 0, 0]), torch.tensor([4, 7, 0, 2, 3, 5, 6])
+    write = tables[lines, places // SIZE] * SIZE + places % SIZE
+    seen = torch.arange(9) <= places.unsqueeze(1)
+    copies: list[Glance | Reach] = [Glance(slice(0, 3), tables[lines[:3]],
+                                           context(seen[:3, None, None]))]  # fmt: skip
+    reaches: list[Glance | Reach] = []
+    none, cuts = torch.zeros(1, dtype=torch.int64), torch.tensor(cuts_of([(0, 4)]))
+    reaches += [Reach(slice(0, 3), Blocks(tables, lines[:3], none, places[:3] + 1))]
+    if attn_type == "gqa":
+        copies += [Glance(slice(3, 7), tables[:1], context(seen[None, None, 3:]))]
+        reaches += [Reach(slice(3, 7), Blocks(tables, lines[3:], none, places[3:] + 1, cuts))]
+    rows = copies[-1].rows.stop
+    x = torch.randn(rows, 1, cfg.dim)
+    angles = AttentionContext(rotary(places[:rows].unsqueeze(1), cfg.rope_dim, 1e4))
+    said = []
+    for store in pages.inside.values():
+        store.normal_()
+    for glances in (copies, reaches):
+        slot = pages.loop(loops[:rows], View(write[:rows], glances))
+        said.append(slot.look(attn, x, angles))
+    assert torch.allclose(*said, atol=1e-5)
 
 
 def test_bytes_of_a_block_are_those_of_all_layers_and_loops(tiny_config: Any) -> None:

@@ -17,7 +17,7 @@ def test_fillers_leave_every_table_as_it_is_but_for_the_spare(build: Any, sizes:
     settings = sizes(buckets=(4,))
     stages = Stages(build(), settings)
     track = Track(0, [1], 2, None, row=0, blocks=[1])
-    call = Call.of([Run(track, 0, [0], [0], 0)], settings, torch.device("cpu"))
+    call = Call.of([Run(track, 0, [0], [0], 0)], settings, stages.pages)
     call = replace(call, numbers=fillers(settings, 4, torch.device("cpu")))
     lanes = {name: table[:-1].clone() for name, table in stages.lanes.tables.items()}
     stages.enter(call)
@@ -49,7 +49,7 @@ def test_the_straight_way_says_what_the_stages_say_one_by_one(
         for track in tracks:
             track.tokens.append(int(torch.randint(37, ())))
         runs = [Run(track, at, [track.row], [at], 0) for track in tracks]
-        call = Call.of(runs, settings, torch.device("cpu"))
+        call = Call.of(runs, settings, staged.pages)
         staged.enter(call)
         assert staged.loop(call, [Party(None, 0)], loops).tolist() == [loops] * 3
         want = staged.logits(staged.coda(call))

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from open_mythos.kernels.decode_attention import (
-    MOST_SPLITS,
-    PROGRAMS,
-    Tiling,
     decode_attention,
     decode_latent_attention,
-    default_tiling,
+    decode_paged,
+    decode_paged_latent,
 )
+from open_mythos.kernels.stretches import Tiling
 from open_mythos.ops.decode import attend_lengths_reference
+from open_mythos.ops.paged import Blocks, attend_blocks_plain
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -163,14 +163,40 @@ def test_no_rows() -> None:
     assert decode_attention(q, k, k, whole(), None, 1.0).shape == (0, 1, 2, 16)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4, 32, 64, 256, 5000])
-@pytest.mark.parametrize("row_bytes", [256, 576, 1152, 2304])
-def test_the_default_cut_fills_the_gpu_once(groups: int, row_bytes: int) -> None:
-    cut = default_tiling(groups, 32768, row_bytes)
-    assert 1 <= cut.splits <= MOST_SPLITS
-    assert cut.splits == 1 or cut.splits * groups <= PROGRAMS
-    assert cut.tile in (16, 32, 64)
-    assert default_tiling(groups, 16, row_bytes).splits == 1
+def strewn(key_heads: int, seed: int) -> tuple[Tensor, Blocks]:
+    """Blocks of 4 of 40 keys, and rows that see some of theirs; row 3 sees none."""
+    g = torch.Generator().manual_seed(seed)
+    table = torch.randint(0, 10, (3, 5), generator=g).to(DEVICE)
+    lines, shift = whole(0, 2, 1, 1, 2), whole(0, 14, 14, 0, 3)
+    blocks = Blocks(table, lines, shift, whole(20, 3, 7, 0, 12))
+    return noise(seed, 24, 4, key_heads, 16), blocks
+
+
+@pytest.mark.parametrize("tiling", [SPLIT, WHOLE, None])
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (17, 1), (3, 3)])
+def test_blocks_are_read_through_their_tables(
+    heads: int, key_heads: int, tiling: Tiling | None
+) -> None:
+    k, blocks = strewn(key_heads, 30)
+    v, q = noise(31, 24, 4, key_heads, 8), noise(32, 5, 1, heads, 16)
+    for shift in (blocks.shift, whole(2)):
+        there = Blocks(blocks.table, blocks.lines, shift, blocks.ends)
+        lookup = (there.table, there.lines, shift)
+        got = decode_paged(q, k, v, there.ends, lookup, 0.3, tiling)
+        want = attend_blocks_plain(q.double(), k.double(), v.double(), there, 0.3)
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tiling", [SPLIT, WHOLE, None])
+def test_latents_in_blocks_are_read_through_their_tables(tiling: Tiling | None) -> None:
+    keys, blocks = strewn(1, 33)
+    c_kv = keys.squeeze(2)
+    k_rope, q = noise(34, 24, 4, 8), noise(35, 5, 1, 5, 24)
+    lookup = (blocks.table, blocks.lines, blocks.shift)
+    got = decode_paged_latent(q, c_kv, k_rope, blocks.ends, lookup, 0.2, tiling)
+    both = torch.cat((c_kv, k_rope), dim=-1).unsqueeze(2)
+    want = attend_blocks_plain(q.double(), both.double(), keys.double(), blocks, 0.2)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")

@@ -65,6 +65,31 @@ def test_rotate_store(
     assert untouched(v, before[1], 3)
 
 
+def test_rows_that_share_a_store_write_at_places_of_their_own() -> None:
+    """As pages do: one line of places, which every row sees whole."""
+    qkv, (cos, sin) = noise(3, 1, 6 * 8), table(3, 4)
+    k, v = noise(9, 2, 8), noise(9, 2, 8)
+    places = torch.tensor([7, 0, 4], device=DEVICE)
+    want = [t.repeat(3, 1, 1, 1) for t in (k, v)]
+    q_want = ops.rotate_store_plain(qkv, cos, sin, *want, places)
+    q = kernels.rotate_store(qkv, cos, sin, *(t.expand(3, -1, -1, -1) for t in (k, v)), places)
+    torch.testing.assert_close(q, q_want)
+    for got, whole in zip((k, v), want, strict=True):
+        for row, at in enumerate(places.tolist()):
+            torch.testing.assert_close(got[at], whole[row, at])
+        rest = [i for i in range(9) if i not in (0, 4, 7)]
+        assert torch.equal(got[rest], whole[0, rest])
+    down, norms = noise(3, 1, 24 + 16 + 8), [(noise(24), 1e-6), (noise(16), 1e-6)]
+    c_kv, k_rope = noise(9, 16), noise(9, 8)
+    want = [t.repeat(3, 1, 1) for t in (c_kv, k_rope)]
+    ops.store_latent_plain(down, *norms, cos, sin, *want, places)
+    stores = [t.expand(3, -1, -1) for t in (c_kv, k_rope)]
+    kernels.store_latent(down, *norms, cos, sin, *stores, places)
+    for got, whole in zip((c_kv, k_rope), want, strict=True):
+        for row, at in enumerate(places.tolist()):
+            torch.testing.assert_close(got[at], whole[row, at])
+
+
 def cut(*shape: int, dtype: torch.dtype) -> Tensor:
     """A (B, C, ...) view whose rows and positions lie apart, position outermost."""
     wide = noise(shape[1], shape[0] + 1, *shape[2:-1], shape[-1] + 4, dtype=dtype)

@@ -26,6 +26,7 @@ from open_mythos.nn.norm import RMSNorm
 from open_mythos.nn.rotary import Rotary
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static
+from open_mythos.ops.paged import Blocks, attend_blocks
 from open_mythos.ops.projections import turn_qkv
 from open_mythos.ops.rows import rows_backend
 from open_mythos.ops.store import rotate_store
@@ -92,9 +93,12 @@ class GroupedAttention:
         """Whether entries are written where a cache keeps them, not formed first and copied."""
         return rows_backend(x) == "triton"
 
-    def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
-        """Queries (B, T, H, d); the entries of the T positions go into `room`."""
-        return rotate_store(self._joint(x), rotary.cos, rotary.sin, room["k"], room["v"])
+    def fill(self, x: Tensor, rotary: Rotary, room: Entries, where: Tensor | None = None) -> Tensor:
+        """Queries (B, T, H, d); the entries of the T positions go into `room`.
+
+        Where T is 1, `where` (B,) may say at which place of its room each row's goes.
+        """
+        return rotate_store(self._joint(x), rotary.cos, rotary.sin, room["k"], room["v"], where)
 
     def mix(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """Attend to all `seen` entries (B, S, ...) and map back to (B, T, dim)."""
@@ -104,6 +108,12 @@ class GroupedAttention:
             out = self._attend(q, seen, context)
         else:
             out = by_rows(self._attend, q, seen, context)
+        mixed: Tensor = self.wo(out.flatten(-2))
+        return mixed
+
+    def mix_blocks(self, q: Tensor, store: Entries, blocks: Blocks) -> Tensor:
+        """`mix` of rows (N, 1, H, d), each alone or in pieces, with entries (P, size, K, d)."""
+        out = attend_blocks(q, store["k"], store["v"], blocks, self.cfg.head_dim**-0.5)
         mixed: Tensor = self.wo(out.flatten(-2))
         return mixed
 

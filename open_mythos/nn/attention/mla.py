@@ -19,6 +19,7 @@ from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.watched import foreign, patched
 from open_mythos.ops.attend import attend
 from open_mythos.ops.decode import attend_static_latent, has_kernel
+from open_mythos.ops.paged import Blocks, attend_blocks_latent
 from open_mythos.ops.projections import (
     heads_backend,
     join_keys,
@@ -126,9 +127,12 @@ class MLAttention(HasParts):
         looked_at = patched(self.q_norm) or patched(self.kv_norm)
         return rows_backend(x) == "triton" and not looked_at
 
-    def fill(self, x: Tensor, rotary: Rotary, room: Entries) -> Tensor:
-        """Queries (B, T, H, nope + rope); the entries of the T positions go into `room`."""
-        q_latent = self._store(x, rotary, room, None)
+    def fill(self, x: Tensor, rotary: Rotary, room: Entries, where: Tensor | None = None) -> Tensor:
+        """Queries (B, T, H, nope + rope); the entries of the T positions go into `room`.
+
+        Where T is 1, `where` (B,) may say at which place of its room each row's goes.
+        """
+        q_latent = self._store(x, rotary, room, where)
         return self._queries(q_latent, rotary)
 
     def _store(self, x: Tensor, rotary: Rotary, room: Entries, position: Tensor | None) -> Tensor:
@@ -173,6 +177,14 @@ class MLAttention(HasParts):
         mixed: Tensor = self.wo(heads.flatten(-2))
         return mixed
 
+    def mix_blocks(self, q: Tensor, store: Entries, blocks: Blocks) -> Tensor:
+        """`mix` of rows (N, 1, H, nope + rope), each alone, with entries (P, size, ...)."""
+        up_k, up_v = self._ups(q.dtype)
+        query = self._lifted(q, up_k)
+        latent = attend_blocks_latent(query, store["c_kv"], store["k_rope"], blocks, self.scale)
+        mixed: Tensor = self.wo(torch.einsum("bthr,hvr->bthv", latent, up_v).flatten(-2))
+        return mixed
+
     def _look(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """What every head finds, (B, T, H, v), in the form of the two that serves."""
         form = self.form
@@ -199,11 +211,8 @@ class MLAttention(HasParts):
 
     def _absorbed(self, q: Tensor, seen: Entries, context: AttentionContext) -> Tensor:
         """(q W_k) . c instead of q . (W_k c), and W_v (sum a c) instead of sum a (W_v c)."""
-        cfg = self.cfg
         up_k, up_v = self._ups(q.dtype)
-        nope, turned = q.split([cfg.qk_nope_head_dim, cfg.qk_rope_head_dim], dim=-1)
-        latent_q = torch.einsum("bthn,hnr->bthr", nope, up_k)
-        query, lengths = torch.cat((latent_q, turned), dim=-1), context.lengths
+        query, lengths = self._lifted(q, up_k), context.lengths
         if (
             lengths is None
             and context.mask is None
@@ -218,6 +227,11 @@ class MLAttention(HasParts):
             keys = torch.cat((seen["c_kv"], seen["k_rope"]), dim=-1).unsqueeze(2)
             latent = self._attend(query, keys, seen["c_kv"].unsqueeze(2), context)
         return torch.einsum("bthr,hvr->bthv", latent, up_v)
+
+    def _lifted(self, q: Tensor, up_k: Tensor) -> Tensor:
+        """Queries (B, T, H, nope + rope) in the latent space, (B, T, H, r + rope)."""
+        nope, turned = q.split([self.cfg.qk_nope_head_dim, self.cfg.qk_rope_head_dim], dim=-1)
+        return torch.cat((torch.einsum("bthn,hnr->bthr", nope, up_k), turned), dim=-1)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
         return attend(
