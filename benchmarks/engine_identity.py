@@ -83,6 +83,7 @@ def schedule(seed: int) -> dict[str, int]:
         buckets=luck.choice([(), (), (4, 8, 16, 32)]),
         stride=luck.choice([1, 1, 2, 3]),
         resident=luck.choice([0, 1, 2, 3]),
+        prompts_at_once=luck.choice([None, None, True, False]),
     )
     engine, start = Engine(model, settings=sizes), [luck.randrange(37) for _ in range(12)]
     depths = [(luck.randint(1, 5), luck.choice(EXITS)) for _ in range(2)]  # few, to be shared

@@ -1,7 +1,7 @@
 """Call: the positions that go through a stage together, from a plan's numbers to tensors."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Call:
-    """Rows of a call: single positions first, then fillers, then pieces of prompts.
+    """Rows of a call: single positions first, then pieces of prompts, or fillers.
 
     Attributes:
         runs: Whose positions, in the order of the rows, without the fillers.
@@ -94,8 +94,8 @@ class Call:
         size = settings.block_size
         single = [run for run in runs if len(run.lanes) == 1]
         longer = [run for run in runs if len(run.lanes) > 1]
-        count = len(single) + sum(len(run.lanes) for run in longer)
-        spare = settings.bucket(count) - count
+        # Calls with pieces have any shape, and are not captured.
+        spare = 0 if longer else settings.bucket(len(single)) - len(single)
         lanes = [run.lanes[0] for run in single] + [settings.lanes] * spare
         where = [run.positions[0] for run in single] + [0] * spare
         write = [place(run.track, run.positions[0], size) for run in single]
@@ -112,10 +112,10 @@ class Call:
             start, n = len(lanes), len(run.lanes)
             lanes += run.lanes
             where += run.positions
-            write += [place(run.track, at, size) for at in run.positions]
+            write += places(run, size)
             loops += [run.loop] * n
             ends += [run.track.n_loops] * n
-            tokens += [run.track.tokens[at] for at in run.positions]
+            tokens += of_positions(run.track.tokens, run.positions)
             rows += [run.track.row] * n
             starts.append(start)
             pieces.append(Piece(start, start + n, run.track.row, where[-1] // size + 1))
@@ -125,6 +125,27 @@ class Call:
             spans = [(piece.start - alone, piece.stop - alone) for piece in pieces]
             cuts = upload(cuts_of(spans), pages.device, torch.int64)
         return cls([*single, *longer], starts, alone, width, tuple(pieces), numbers, cuts)
+
+    def kept(self, going: Tensor, loops: int) -> "Call":
+        """The call of some of its rows alone, which have done so many loops.
+
+        Args:
+            going: (n,) int64, which, ascending; of a call of pieces.
+            loops: Done by all of them.
+        """
+        numbers = self.numbers.index_select(1, going)
+        numbers[3] = loops
+        if self.cuts is not None:  # each cut keeps its place, with fewer rows or none
+            counts = _shares(going, self.cuts[0])
+            cuts = torch.stack((counts.cumsum(0) - counts, counts))
+            return replace(self, numbers=numbers, cuts=cuts)
+        firsts = torch.tensor([piece.start for piece in self.pieces], device=going.device)
+        pieces, start = [], 0
+        for piece, count in zip(self.pieces, _shares(going, firsts).tolist(), strict=True):
+            if count:
+                pieces.append(replace(piece, start=start, stop=start + count))
+            start += count
+        return replace(self, numbers=numbers, pieces=tuple(pieces))
 
     @property
     def lanes(self) -> Tensor:
@@ -182,9 +203,34 @@ class Call:
         return Glance(rows, blocks, AttentionContext(NO_ANGLES, causal=False, mask=mask))
 
 
+def _shares(rows: Tensor, firsts: Tensor) -> Tensor:
+    """(n,) int64, how many of `rows`, ascending, lie between each of `firsts` and the next."""
+    which = torch.searchsorted(firsts, rows, right=True) - 1
+    return torch.zeros_like(firsts).index_add_(0, which, torch.ones_like(which))
+
+
 def _seen(positions: Tensor, keys: int) -> Tensor:
     """(n, keys) boolean: which keys stand at or before each position."""
     return torch.arange(keys, device=positions.device) <= positions.unsqueeze(1)
+
+
+def places(run: Run, size: int) -> list[int]:
+    """`place` of all positions of a run; whole stretches at once where they are neighbours."""
+    blocks, positions = run.track.blocks, run.positions
+    if not isinstance(positions, range):
+        return [blocks[at // size] * size + at % size for at in positions]
+    found: list[int] = []
+    for index in range(positions.start // size, (positions.stop - 1) // size + 1):
+        low, high = max(positions.start - index * size, 0), positions.stop - index * size
+        found += range(blocks[index] * size + low, blocks[index] * size + min(high, size))
+    return found
+
+
+def of_positions(tokens: Sequence[int], positions: Sequence[int]) -> Sequence[int]:
+    """The tokens at `positions`."""
+    if isinstance(positions, range):
+        return tokens[positions.start : positions.stop]
+    return [tokens[at] for at in positions]
 
 
 def place(track: Track, at: int, size: int) -> int:

@@ -62,6 +62,8 @@ class Engine:
         if ahead is None:
             ahead = 0 if self.runner.graphs is None else 2
         self.residents = Residents(self.runner, ahead) if ahead else None
+        at_once = self.settings.prompts_at_once
+        self._at_once = self.residents is not None if at_once is None else at_once
         self.counters = Counters()
         self._writers: dict[int, Writer] = {}  # by track
         self._tracks: dict[int, list[Track]] = {}  # by request
@@ -190,6 +192,11 @@ class Engine:
         if landing:
             events += self._land(landing, self.runner.land(landing))
         entering = self.scheduler.begin()
+        if self._at_once:
+            pieces = [run for run in entering if self.runner.reads(run)]
+            events += self._read(pieces)
+            entering = [run for run in entering if not self.runner.reads(run)]
+            landing = landing or pieces
         if entering:
             events += self._enter(entering)
         going = self.scheduler.turn()
@@ -227,6 +234,21 @@ class Engine:
             [Completion.of(told[number, choice]) for choice in range(request.sampling.n)]
             for number, request in zip(numbers, requests, strict=True)
         ]
+
+    def _read(self, runs: Sequence[Run]) -> list[Event]:
+        """Pieces of prompts, all that they have to pass; those that leave alike together."""
+        self.counters.read += sum(len(run.lanes) for run in runs)
+        groups: dict[tuple[int, int], list[Run]] = {}
+        for run in runs:
+            groups.setdefault((id(run.track.leave), run.track.n_loops), []).append(run)
+        events: list[Event] = []
+        for group in groups.values():
+            done = self.runner.read(group)
+            self.scheduler.read(group, done.left)
+            self.counters.turns += sum(turns for turns, _ in done.ran)
+            self.counters.positions += sum(turns * rows for turns, rows in done.ran)
+            events += self._land(group, done.landing)
+        return events
 
     def _enter(self, runs: Sequence[Run]) -> list[Event]:
         """The prelude; where everybody goes the same way, all the rest of it in the same call."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.engine.thresholds import Thresholds
 from open_mythos.nn.loop.exiting import Exiting, Leave
-from open_mythos.nn.loop.exits.criterion import Criterion, Exit
+from open_mythos.nn.loop.exits.criterion import Criterion, Exit, Kept
 from open_mythos.nn.loop.exits.gates import Act, Gate
 from open_mythos.nn.loop.exits.predictions import KL, Entropy, Stability
 from open_mythos.nn.loop.exits.states import Acceleration, Latent, Settled
@@ -144,10 +144,8 @@ class Lanes:
             inner = ActMean(ledger, h.dtype)
         if party.leave is None:
             return inner
-        rule, known = party.leave.exit, party.loop > 0
         exited = self.take("exited", lanes)
-        kept = self._remembered(rule) if known else ()
-        before = self._predicted() if known and rule.predictions > 1 else None
+        kept, log_probs = self.recall(party, lanes)
         return Exiting(
             inner=inner,
             leave=party.leave,
@@ -156,9 +154,29 @@ class Lanes:
             halted=exited,
             loops=exited.long(),
             out=self.take("out", lanes),
-            kept=tuple(t.index_select(0, lanes).unsqueeze(1) for t in kept),
-            log_probs=None if before is None else before.index_select(0, lanes).unsqueeze(1),
+            kept=kept,
+            log_probs=log_probs,
         )
+
+    def recall(self, party: Party, lanes: Tensor) -> tuple[Kept, Tensor | None]:
+        """What a party's exit remembers of rows in `lanes` (n,), and their last predictions."""
+        if party.leave is None or not party.loop:
+            return (), None
+        rule = party.leave.exit
+        kept = tuple(t.index_select(0, lanes).unsqueeze(1) for t in self._remembered(rule))
+        if rule.predictions < 2:
+            return kept, None
+        return kept, self._predicted().index_select(0, lanes).unsqueeze(1)
+
+    def remember(self, rule: Exit, lanes: Tensor, kept: Kept, log_probs: Tensor | None) -> None:
+        """What an exit is to remember of rows in `lanes` (n,), (n, 1, ...) each."""
+        kind = kind_of(rule)
+        if kept and kind not in self._kept:
+            self._kept[kind] = tuple(self._like(t) for t in kept)
+        for table, rows in zip(self._kept.get(kind, ()), kept, strict=False):
+            table.index_copy_(0, lanes, rows.squeeze(1))
+        if log_probs is not None:
+            self._predicted().index_copy_(0, lanes, log_probs.squeeze(1))
 
     def prepare(self, rule: Exit) -> None:
         """Make room for what exits of this kind remember, before a call is captured."""
@@ -202,13 +220,7 @@ class Lanes:
         self.keep(account.inner, lanes)
         self.put("exited", lanes, account.halted)
         self.put("out", lanes, account.out)
-        kind = kind_of(account.leave.exit)
-        if account.kept and kind not in self._kept:
-            self._kept[kind] = tuple(self._like(t) for t in account.kept)
-        for table, rows in zip(self._kept.get(kind, ()), account.kept, strict=False):
-            table.index_copy_(0, lanes, rows.squeeze(1))
-        if account.log_probs is not None:
-            self._predicted().index_copy_(0, lanes, account.log_probs.squeeze(1))
+        self.remember(account.leave.exit, lanes, account.kept, account.log_probs)
 
     def _like(self, rows: Tensor) -> Tensor:
         return rows.new_zeros(self.spare + 1, *rows.shape[2:])

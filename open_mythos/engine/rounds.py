@@ -134,7 +134,8 @@ class Rounds:
         """A token of everybody; who is on his way through the loop starts anew."""
         now = self.state.index_select(0, members)
         here = (now[:, At.STATUS] != IDLE) & (now[:, At.POSITION] < now[:, At.COVERED])
-        logits = self.stages.straight(self._call(members, here, now, shape.width), shape.turns)
+        call = self._call(members, here, now, shape.width)
+        logits = self.stages.logits(self.stages.straight(call, shape.turns))
         loops = torch.full_like(members, shape.turns)
         chosen = self._chosen(logits, members, now, shape)
         self._keep(members, now, here, loops, chosen, None, READY)

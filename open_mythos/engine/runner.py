@@ -49,6 +49,21 @@ class Turned:
     left: list[list[int]]
 
 
+@dataclass(frozen=True)
+class Read:
+    """What became of pieces of prompts that went through the whole network.
+
+    Attributes:
+        landing: What was said.
+        left: By run, loops after which its last position left.
+        ran: Calls of the core: loops, and rows that took part.
+    """
+
+    landing: Landing
+    left: list[int]
+    ran: list[tuple[int, int]]
+
+
 class Runner:
     """Stages for the positions that a plan names.
 
@@ -112,9 +127,28 @@ class Runner:
 
     def through(self, runs: Sequence[Run]) -> Landing:
         """Prelude, all loops, coda and head in one call; on a GPU, one graph for a token."""
-        call, loops = self._call(runs), runs[0].track.n_loops
-        said = self._run(partial(self.stages.straight, loops=loops), call, "through", loops)
+        call, loops, stages = self._call(runs), runs[0].track.n_loops, self.stages
+        said = self._run(lambda c: stages.logits(stages.straight(c, loops)), call, "through", loops)
         return self._landing(call, runs, said)
+
+    def reads(self, run: Run) -> bool:
+        """Whether `read` takes it."""
+        return len(run.lanes) > 1 and not self._own
+
+    def read(self, runs: Sequence[Run]) -> Read:
+        """Pieces of prompts that leave in one way, through the whole network."""
+        call, stages, track = self._call(runs), self.stages, runs[0].track
+        if track.leave is None and self.model.cfg.readout == "last":
+            landing = self._landing(call, runs, stages.straight(call, track.n_loops), stages.logits)
+            ran = [(track.n_loops, call.numbers.shape[1])]
+            return Read(landing, [track.n_loops] * len(runs), ran)
+        if track.leave is not None:
+            stages.lanes.prepare(track.leave.exit)
+        stages.enter(call)
+        gone, ran = stages.descend(call, track.leave)
+        landing = self._landing(call, runs, stages.coda(call), stages.logits)
+        last = [start + len(run.lanes) - 1 for run, start in zip(runs, call.starts, strict=True)]
+        return Read(landing, gone[upload(last, self.device)].tolist(), ran)
 
     def _leaves(self, runs: Sequence[Run]) -> bool:
         """Whether a position may leave before its end."""

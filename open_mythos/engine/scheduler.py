@@ -98,6 +98,18 @@ class Scheduler:
             assert run.track.flight is not None
             run.track.flight.entered = True
 
+    def read(self, runs: Sequence[Run], left: Sequence[int]) -> None:
+        """Commit that whole flights have been through prelude and loop in one go.
+
+        Args:
+            runs: Whose.
+            left: Of each, loops after which its last position left.
+        """
+        for run, loops in zip(runs, left, strict=True):
+            assert run.track.flight is not None
+            run.track.flight.entered = True
+            run.track.flight.left[-1] = loops
+
     def _start(self, track: Track) -> None:
         """Give a request its next flight, unless it has one, is held, or must wait."""
         if track.row < 0 or track.held or track.flight is not None or track.seat is not None:
@@ -310,6 +322,8 @@ def _run(track: Track, flight: Flight) -> Run:
     """Those of a flight that are still going."""
     if len(flight.lanes) == 1:
         return Run(track, flight.first, flight.lanes, (flight.first,), flight.loops)
+    if not any(flight.left):
+        return Run(track, flight.first, flight.lanes, range(flight.first, flight.end), flight.loops)
     going = [i for i, left in enumerate(flight.left) if not left]
     return Run(
         track=track,

@@ -31,6 +31,10 @@ class EngineConfig:
         resident: Calls that are launched before the host has read what the first of them said,
             for rows that need nobody between two tokens; 0: all rows wait for the host. None: 2
             where calls are captured, else 0.
+        prompts_at_once: Whether a piece of a prompt passes all its loops in one step, without the
+            host, positions that leave dropping out on the device. Else it loops beside the others,
+            whom it keeps waiting for one loop at a time. None: where rows stay on the device, and
+            do not wait.
     """
 
     blocks: int = 1024
@@ -45,6 +49,7 @@ class EngineConfig:
     buckets: tuple[int, ...] | None = None
     graphs: bool | None = None
     resident: int | None = None
+    prompts_at_once: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("blocks", "block_size", "rows", "chunk", "stride", "queue"):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from open_mythos.engine.call import BlockTables, Call
-from open_mythos.engine.lanes import Accounts, Lanes, Party
+from open_mythos.engine.departing import Departing
+from open_mythos.engine.lanes import Accounts, Lanes, Party, counted
 from open_mythos.engine.pages import Pages, View, nowhere
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.model.mythos import OpenMythos
@@ -18,6 +19,7 @@ from open_mythos.nn.loop.constants import Tick
 from open_mythos.nn.loop.exiting import Leave
 from open_mythos.nn.loop.readout import LastState, Readout
 from open_mythos.nn.rotary import Rotary, rotary
+from open_mythos.ops.settle import settle
 
 
 class Stages:
@@ -76,46 +78,89 @@ class Stages:
     def loop(self, call: Call, parties: Sequence[Party], turns: int) -> Tensor:
         """Run loops; (N,) int64, after which of them each row left, 0 where it is going.
 
-        A row that has left while others go on writes nowhere, and what it said is kept.
+        A row that has left while others go on writes nowhere, and what it said is kept. What it
+        wrote last is shown to deeper loops at once where others of its request are in the call.
         """
         view, context = self._view(call), self._context(call)
-        h, e, value = (self.lanes.take(name, call.lanes) for name in ("h", "e", "value"))
-        depth, gone = call.loops, torch.zeros_like(call.loops)
+        h, e = (self.lanes.take(name, call.lanes) for name in ("h", "e"))
+        depth = at = call.loops
+        gone, write = torch.zeros_like(depth), view.write
         beyond = nowhere(self.settings.blocks, self.settings.block_size)
         noted = (
             self.lanes.take("read", call.lanes).squeeze(1)
             if self.notes(p.leave for p in parties)
             else None
         )
+        departing = self._departs(parties)
         for turn in range(turns):
-            last, at = depth + 1 >= call.ends, depth.clamp(max=self.n_loops - 1)
-            if turn:
-                view = replace(view, write=torch.where(gone == 0, view.write, beyond))
+            account = self._departing(call, parties[0], h) if departing else None
             h, told, _ = self.model.recurrent.turn(
                 h,
                 e,
-                cast("Any", self._accounts(call, parties, h)),
-                self._tick(call, at, last.unsqueeze(1)),
+                cast("Any", account or self._accounts(call, parties, h)),
+                self._tick(call, at, departing or (depth + 1 >= call.ends).unsqueeze(1)),
                 context,
-                self.pages.loop(at, view),
+                self.pages.loop(at, replace(view, write=write)),
                 coefficients=self.constants.coefficients,
                 observed=False,
             )
-            accounts, depth = cast("Accounts", told), depth + 1
-            left = last | accounts.left.squeeze(1) if self.early else last
-            value = torch.where((gone == 0)[:, None, None], accounts.value, value)
-            gone = torch.where((gone == 0) & left, depth, gone)
-            if noted is not None:
+            accounts, before = cast("Accounts | Departing", told), gone
+            gone, depth, at, write = settle(
+                accounts.value,
+                self.lanes.tables["value"],
+                call.lanes,
+                (gone, depth, call.ends, view.write),
+                accounts.left if self.early else None,
+                beyond=beyond,
+                deepest=self.n_loops - 1,
+            ).unbind()
+            if noted is not None and accounts.left is not None:
                 noted = torch.where((noted == 0) & accounts.left.squeeze(1), depth, noted)
+            if self.early and call.pieces and turn + 1 < turns:
+                self.show(call, torch.where(before == 0, gone, 0))
         self.lanes.put("h", call.lanes, h)
-        self.lanes.put("value", call.lanes, value)
         if noted is not None:
             self.lanes.put("read", call.lanes, noted.unsqueeze(1))
         self.lanes.clear()
         return gone
 
+    def show(self, call: Call, gone: Tensor) -> None:
+        """Show deeper loops what rows wrote last that have left after `gone` (N,) > 0 loops."""
+        self.pages.deepen_rows(call.numbers[2], gone, call.ends)
+
+    def descend(self, call: Call, leave: Leave | None) -> tuple[Tensor, list[tuple[int, int]]]:
+        """All loops of pieces that have entered, and those that have left out of the call.
+
+        Args:
+            call: Pieces alone, all of as many loops at most.
+            leave: How their positions leave early.
+
+        Returns:
+            (N,) int64, after how many loops each has left; and the calls of the core, loops and
+            rows.
+        """
+        ends, done, part, ran = call.runs[0].track.n_loops, 0, call, []
+        left = torch.empty_like(call.loops)
+        index = torch.arange(len(left), device=left.device)
+        compacts = self.early and (leave is not None or self.model.cfg.readout != "last")
+        while done < ends:
+            loop = 0 if leave is None else counted(leave.exit, done)
+            turns = self.settings.stride if leave is None or counted(leave.exit, 0) else 1
+            turns = min(turns if compacts else ends, ends - done)
+            gone, done = self.loop(part, [Party(leave, loop)], turns), done + turns
+            left[index] = gone
+            ran.append((turns, len(gone)))
+            if not compacts or done == ends:
+                break
+            self.show(part, gone)
+            going = (gone == 0).nonzero().squeeze(1)  # the host waits for how many there are
+            if not len(going):
+                break
+            part, index = part.kept(going, done), index[going]
+        return left, ran
+
     def straight(self, call: Call, loops: int) -> Tensor:
-        """`enter`, `loop`, `coda` and `logits` of rows that all run so many loops, (N, vocab).
+        """`enter`, `loop` and `coda` of rows that all run so many loops, (N, 1, dim).
 
         Where nobody leaves early, whatever tells rows apart is left out: no lanes, no accounts.
         """
@@ -140,7 +185,7 @@ class Stages:
             )
         x = model.coda_input(recurrent.injection.gathered(readout.value))
         slots = [self.pages.coda(i, view) for i in range(len(model.coda))]
-        return self.logits(run_blocks(model.coda, x, context, slots))
+        return run_blocks(model.coda, x, context, slots)
 
     def notes(self, leaves: Iterable[Leave | None]) -> bool:
         """Whether to note when rows left: they may, and all loops are run none the less."""
@@ -171,12 +216,20 @@ class Stages:
         cos, sin = (self.lanes.take(name, call.lanes) for name in ("cos", "sin"))
         return AttentionContext(Rotary(cos, sin))
 
-    def _tick(self, call: Call, loops: Tensor, last: Tensor) -> Tick:
+    def _tick(self, call: Call, loops: Tensor, last: bool | Tensor) -> Tick:
         """What tells the rows' loops apart; what they have of their own is that of the first."""
         signals = None if self._signals is None else self._signals.index_select(0, loops)
         scales = None if self._scales is None else self._scales.index_select(0, loops)
         own = self.constants.ticks[call.runs[0].loop].own if call.runs else ()
         return Tick(signals, scales, last, own)
+
+    def _departs(self, parties: Sequence[Party]) -> bool:
+        """Whether rows are read as they leave, all in one way, and are out of the loop then."""
+        alike = len(parties) == 1 and parties[0].rows is None
+        return self.early and alike and self.model.cfg.readout == "last"
+
+    def _departing(self, call: Call, party: Party, before: Tensor) -> Departing:
+        return Departing(self.lanes, call.lanes, party, before, before)
 
     def _accounts(self, call: Call, parties: Sequence[Party], before: Tensor) -> Accounts:
         gated = any(party.leave.exit.gated for party in parties if party.leave is not None)

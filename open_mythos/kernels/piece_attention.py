@@ -58,6 +58,8 @@ def _attend_piece(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     """Online softmax of one cut's positions and some heads over all keys that the last one sees."""
     first = tl.load(cuts + tl.program_id(0))
     count = tl.load(cuts + cut_stride + tl.program_id(0))
+    if count == 0:
+        return  # all of its rows have left
     head = (tl.program_id(1) // BLOCKS).to(tl.int64)
     lane = tl.arange(0, ROWS)
     member = (tl.program_id(1) % BLOCKS) * HEADS + lane % HEADS
@@ -120,7 +122,7 @@ def attend_pieces(
         k: (P, size, K, e), K dividing H; last dimension contiguous, other strides free.
         v: (P, size, K, f), as k.
         ends: (N,) int64, at least 1 and ascending inside of a cut: keys that each row sees.
-        cuts: (2, C) int64, first row and number of rows, 1 to `POSITIONS`, of one request each.
+        cuts: (2, C) int64, first row and number of rows, 0 to `POSITIONS`, of one request each.
         lookup: Tables (R, M), lines (N,) and shift (N,) or (1,), int64, as `ops.paged.Blocks`.
         scale: Factor on the scores.
 

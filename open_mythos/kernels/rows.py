@@ -176,6 +176,36 @@ def sum_norm_norm(
     return _launch_norm(h, e, signal, *first, None, (after, *second)), after
 
 
+# -- distances -------------------------------------------------------------------------------------
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _relative_change(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    after, before, out, after_stride, before_stride, tiny, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    cols = tl.arange(0, BLOCK)
+    real = cols < WIDTH
+    new = tl.load(after + row * after_stride + cols, mask=real, other=0.0).to(tl.float32)
+    old = tl.load(before + row * before_stride + cols, mask=real, other=0.0).to(tl.float32)
+    size = tl.maximum(tl.sqrt(tl.sum(new * new, 0)), tiny)
+    step = new - old
+    tl.store(out + row, tl.sqrt(tl.sum(step * step, 0)) / size)
+
+
+def relative_change(after: Tensor, before: Tensor, tiny: float) -> Tensor:
+    """Twin of `relative_change_plain` in `ops.rows`: (..., D) each -> (...) in float32."""
+    out = torch.empty(after.shape[:-1], dtype=torch.float32, device=after.device)
+    new, old = _rows(after), _rows(before)
+    if out.numel():
+        block = triton.next_power_of_2(after.shape[-1])
+        _relative_change[(new.shape[0],)](
+            new, old, out, new.stride(0), old.stride(0), tiny,
+            WIDTH=after.shape[-1], BLOCK=block, num_warps=warps_of(block),
+        )  # fmt: skip
+    return out
+
+
 # -- SwiGLU ----------------------------------------------------------------------------------------
 
 

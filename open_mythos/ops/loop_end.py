@@ -115,6 +115,13 @@ def loop_update(
     return loop_update_plain(h, e, f, carry, rule, ledger, last=last)
 
 
+def linear_update(h: Tensor, e: Tensor, f: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The next state a h + b e + f alone, in the dtype of `h`; shapes as in `loop_update`."""
+    if h.dtype == e.dtype == f.dtype and rows_backend(h, e, f, a, b) == "triton":
+        return loop_update(h, e, f, (a, b)).state
+    return (a * h + b * e + f).to(h.dtype)
+
+
 def loop_update_plain(
     h: Tensor,
     e: Tensor,

@@ -139,6 +139,27 @@ def sum_norm_norm_plain(
     return x, add_norm_plain(x, None, *second)[1]
 
 
+# Norms below this are those of nothing: a state of zeros has not moved by infinitely much.
+TINY = 1e-12
+
+
+def relative_change(after: Tensor, before: Tensor) -> Tensor:
+    """|after - before| / |after| of each row (..., D), (...) in float32 or wider."""
+    if rows_backend(after, before) == "triton" and _alike(after, before):
+        from open_mythos.kernels import rows  # noqa: PLC0415 -- triton is optional
+
+        return rows.relative_change(after, before, TINY)
+    return relative_change_plain(after, before)
+
+
+def relative_change_plain(after: Tensor, before: Tensor) -> Tensor:
+    """`relative_change` in torch."""
+    wide = torch.float64 if after.dtype == torch.float64 else torch.float32
+    size = torch.linalg.vector_norm(after.to(wide), dim=-1).clamp(min=TINY)
+    moved: Tensor = torch.linalg.vector_norm(after.to(wide) - before.to(wide), dim=-1) / size
+    return moved
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of a fused projection (..., 2F), the gate first; (..., F)."""
     if rows_backend(gate_up[..., :1]) == "triton":  # rows are cut: any width will do

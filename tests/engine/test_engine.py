@@ -93,6 +93,8 @@ def test_any_schedule_says_what_each_request_says_alone(
                 chunk=data.draw(st.integers(4, 12)),
                 buckets=data.draw(st.sampled_from([(), (4, 8, 16)])),
                 stride=data.draw(st.integers(1, 4)),
+                resident=data.draw(st.integers(0, 2)),
+                prompts_at_once=data.draw(st.booleans()),
             ),
         )
         which = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=8))

@@ -152,7 +152,8 @@ def test_reads_and_loops_are_told_as_by_the_host(build: Any, ask: Any, sizes: An
 
 
 def test_rounds_are_launched_before_the_first_is_read(build: Any, ask: Any, sizes: Any) -> None:
-    engine = Engine(build(halted="freeze", readout="last"), settings=sizes(resident=3))
+    settings = sizes(resident=3, prompts_at_once=False)
+    engine = Engine(build(halted="freeze", readout="last"), settings=settings)
     residents = engine.residents
     assert residents is not None
     engine.add(ask([1, 2], 9, 2))

@@ -5,7 +5,14 @@ import torch
 
 from open_mythos.kernels import rows
 from open_mythos.ops.rotate import rotate
-from open_mythos.ops.rows import add_norm_plain, sum_norm_norm_plain, sum_norm_plain, swiglu_plain
+from open_mythos.ops.rows import (
+    TINY,
+    add_norm_plain,
+    relative_change_plain,
+    sum_norm_norm_plain,
+    sum_norm_plain,
+    swiglu_plain,
+)
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -151,3 +158,13 @@ def test_warps_are_a_power_of_two_a_program_may_have(block: int) -> None:
     warps = rows.warps_of(block)
     assert warps in (1, 2, 4, 8, 16)
     assert warps == 1 or block >= 32 * warps
+
+
+@shapes
+def test_relative_change(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    after, before = noise(*shape, dtype=dtype), noise(*shape, dtype=dtype)
+    got = rows.relative_change(after, before, TINY)
+    torch.testing.assert_close(got.double(), relative_change_plain(after.double(), before.double()),
+                               rtol=1e-5, atol=0.0)  # fmt: skip
+    still = torch.zeros_like(after)
+    assert (rows.relative_change(still, still, TINY) == 0).all()

@@ -2,7 +2,7 @@
 
 import argparse
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,15 +13,17 @@ import pytest
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.eval.exit_scores import answered
 from open_mythos.model.mythos import OpenMythos
+from open_mythos.nn.loop.exits.registry import EXITS
 
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module("engine_depth")
+    yield importlib.import_module("engine_depth")
+    EXITS.pop("drawn", None)  # other tests calibrate by whatever is registered
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from open_mythos.config.mythos import InputWrite, MythosConfig
 from open_mythos.nn.linear import Linear
 from open_mythos.nn.loop.hyper import HyperConnections
+from open_mythos.ops.loop_end import linear_update
 
 
 # Bounds of log_dt + log_A. Above 4.4, A = exp(-exp(4.4)) = 5e-36 would near float32's zero. Below
@@ -185,6 +186,8 @@ class LTIInjection(Injection):
     ) -> Tensor:
         """The next state (B, S, dim), formed in float32 and returned in the state's dtype."""
         c = self.coefficients() if known is None else known
+        if c.b.dim() == 1:
+            return linear_update(h, e, transformer_out, c.a, c.b)
         return (c.drive(h, e) + transformer_out).to(h.dtype)
 
 

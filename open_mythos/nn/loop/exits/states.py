@@ -4,10 +4,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.nn.loop.exits.criterion import Criterion, Kept, Seen, unknown, widened
-
-
-# Norms below this are those of nothing: a state of zeros has not moved by infinitely much.
-TINY = 1e-12
+from open_mythos.ops.rows import TINY, relative_change
 
 
 def relative(step: Tensor, state: Tensor) -> Tensor:
@@ -37,7 +34,7 @@ class Latent(Criterion):
 
     def score(self, seen: Seen, kept: Kept) -> tuple[Tensor, Kept]:  # noqa: ARG002
         """The relative change."""
-        return relative(widened(seen.after) - widened(seen.before), seen.after), ()
+        return relative_change(seen.after, seen.before), ()
 
 
 class Settled(Criterion):
@@ -53,7 +50,7 @@ class Settled(Criterion):
 
     def score(self, seen: Seen, kept: Kept) -> tuple[Tensor, Kept]:
         """The larger of the last two relative changes; infinite at the first loop."""
-        now = relative(widened(seen.after) - widened(seen.before), seen.after)
+        now = relative_change(seen.after, seen.before)
         return torch.maximum(now, kept[0]) if kept else unknown(seen.after), (now,)
 
 
