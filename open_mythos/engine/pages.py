@@ -126,7 +126,8 @@ class Pages:
     never looked at: who must write somewhere writes there.
 
     Attributes:
-        reached: Whether single positions read blocks where they lie; else copies are made of them.
+        reached: Whether kernels read blocks where they lie for single positions, and copy entries
+            from loop to loop; else copies are made of blocks.
         pieces_reach: Whether pieces of prompts do.
         around: Entries of prelude and coda, (layers * (blocks + 2), size, ...).
         inside: Entries of the core's layers by loop, (slots * (blocks + 2), size, ...).
@@ -218,18 +219,24 @@ class Pages:
         """`deepen` of rows that the device knows of: (N,) each; nothing where `done` is 0."""
         if self.cfg.kv != "per_loop" or self.slots == 1:
             return
+        if self.reached:
+            from open_mythos.kernels.deepen import deepen  # noqa: PLC0415 -- triton is optional
+
+            for store in self.inside.values():
+                deepen(store, self.slots, place, done, end)
+            return
         stride = self.per_slot * self.size
         loops = torch.arange(1, self.slots, device=self.device)
         inside = (loops >= done.unsqueeze(1)) & (loops < end.unsqueeze(1))
         inside &= (done > 0).unsqueeze(1)
         beyond = nowhere(self.per_slot - 2, self.size)
         target = loops * stride + torch.where(inside, place.unsqueeze(1), beyond)
-        source = (done - 1).clamp(min=0) * stride + place
+        source = ((done - 1).clamp(min=0) * stride + place).unsqueeze(1).expand_as(target)
+        if self.device.type == "cpu":  # whose numbers the host may read: copy no more than it must
+            source, target = source[inside], target[inside]
         for store in self.inside.values():
             flat = store.flatten(0, 1)
-            shown = flat.index_select(0, source).unsqueeze(1)
-            shown = shown.expand(-1, len(loops), *flat.shape[1:])
-            flat.index_copy_(0, target.flatten(), shown.flatten(0, 1))
+            flat.index_copy_(0, target.flatten(), flat.index_select(0, source.flatten()))
 
     def scrub(self, blocks: Sequence[int]) -> None:
         """Zeros into blocks that hold what is no number: at weight 0 it would still be none."""

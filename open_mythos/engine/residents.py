@@ -11,11 +11,12 @@ from torch import Tensor
 
 from open_mythos.engine.flight import Track
 from open_mythos.engine.lanes import START, kind_of
-from open_mythos.engine.rounds import READY, STOPS, At, Rounds, Shape
+from open_mythos.engine.rounds import Rounds, Shape
 from open_mythos.engine.runner import Runner
 from open_mythos.engine.scheduler import Scheduler
 from open_mythos.engine.writer import Writer
 from open_mythos.generate.noise import LOW
+from open_mythos.kernels.columns import READY, STOPS, At
 from open_mythos.nn.loop.exits.criterion import Criterion
 from open_mythos.nn.upload import upload
 

@@ -134,12 +134,18 @@ def test_what_leaves_early_shows_its_last_entries_in_deeper_loops(tiny_config: A
         assert torch.equal(now, want)
 
 
-def test_rows_that_the_device_knows_of_show_the_same_in_deeper_loops(tiny_config: Any) -> None:
+@pytest.mark.parametrize("where", ["plain", "triton"])
+def test_rows_that_the_device_knows_of_show_the_same_in_deeper_loops(
+    tiny_config: Any, where: str, request: pytest.FixtureRequest
+) -> None:
+    if where == "triton":
+        request.getfixturevalue("kernels")
     told, shown = (Pages(tiny_config(), BLOCKS, SIZE, 4, torch.empty(0)) for _ in range(2))
     for name, store in told.inside.items():
         shown.inside[name].copy_(store.normal_())
     place, end = torch.randperm(BLOCKS * SIZE)[:6] + SIZE, torch.randint(1, 5, (6,))
     done = torch.minimum(torch.randint(0, 5, (6,)), end)
+    shown.reached = where == "triton"
     told.deepen([row for row in zip(*map(Tensor.tolist, (place, done, end))) if row[1]])  # noqa: B905
     shown.deepen_rows(place, done, end)
     for name, store in told.inside.items():

@@ -9,8 +9,8 @@ import torch
 from open_mythos.engine.engine import Engine
 from open_mythos.engine.request import Event, Request
 from open_mythos.engine.residents import Residents
-from open_mythos.engine.rounds import STOPS
 from open_mythos.generate.params import SamplingParams
+from open_mythos.kernels.columns import STOPS
 from open_mythos.model.mythos import OpenMythos
 
 

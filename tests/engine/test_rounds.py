@@ -6,31 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from open_mythos.engine.rounds import IDLE, LANDING, LOOPING, READY, WIDTH, At, Rounds, Shape
+from open_mythos.engine.rounds import Rounds, Shape
 from open_mythos.engine.stages import Stages
+from open_mythos.kernels.columns import IDLE, LOOPING, WIDTH, At
 
 
 SHAPE = Shape(
     rows=6, picks=3, width=2, turns=2, straight=False, kind=None, draws=True, filters=True
 )
-
-
-def test_who_waits_is_picked_up_in_order_and_nobody_fills_up(build: Any, sizes: Any) -> None:
-    rounds = Rounds(Stages(build(), sizes(rows=8)))
-    rounds.state[:, At.STATUS] = torch.randint(IDLE, LANDING + 1, (9,))
-    rounds.state[8] = 0
-    rounds.state[:, At.POSITION] = torch.randint(0, 4, (9,))
-    rounds.state[:, At.COVERED] = 2
-    members = torch.cat((torch.randperm(8)[:6], torch.tensor([8, 8])))
-    want = []
-    for row in members.tolist():
-        status, position = rounds.state[row, [At.STATUS, At.POSITION]].tolist()
-        if status == LANDING or (status == READY and position < 2):
-            want.append(row)
-    for count in (1, 3, 7):
-        padded = [*want, *[8] * 8][:count]
-        assert rounds._picked(members, count).tolist() == padded
-    assert [row for row in rounds._picked(members, 8).tolist() if row != 8] == want
 
 
 @torch.no_grad()
