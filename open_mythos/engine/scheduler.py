@@ -37,6 +37,7 @@ class Scheduler:
         self.running: list[Track] = []
         self.preemptions = self.reused = self.seated = 0
         self.risen = False
+        self._promised: int | None = None  # blocks that those who run lack; None: to be counted
         self._news = True  # whether more may fit than when that was asked last
         self._rows = list(range(settings.rows - 1, -1, -1))
         self._lanes = list(range(settings.lanes - 1, settings.rows - 1, -1))
@@ -72,19 +73,22 @@ class Scheduler:
         self._news = False
         for track in list(self.running):
             self._start(track)
+        self._promised = None
         while True:
-            ready = [track for track in self.waiting if not track.held][:1]
-            if not ready or not (self._fits(ready[0]) or self._clear()):
+            ready = next((track for track in self.waiting if not track.held), None)
+            if ready is None or not (self._fits(ready) or self._clear()):
                 break
-            (track,) = ready
-            if not self._fits(track):
+            if not self._fits(ready):
                 continue
+            track = ready
             self.waiting.remove(track)
             track.row = self._rows.pop()
             insort(self.running, track, key=_age)
             self._start(track)
             if track.row < 0:
                 break
+            if self._promised is not None:  # nobody else's blocks have changed
+                self._promised += max(track.missing(self.settings.block_size), 0)
         started = [(track, track.flight) for track in self.running]
         return [
             _run(track, flight)
@@ -187,8 +191,9 @@ class Scheduler:
             if block is None:
                 break
             fresh -= self.pool.owners(block) > 0  # one that is idle is taken from the others
-        promised = sum(max(other.missing(size), 0) for other in self.running)
-        return fresh + promised <= self.pool.available
+        if self._promised is None:
+            self._promised = sum(max(other.missing(size), 0) for other in self.running)
+        return fresh + self._promised <= self.pool.available
 
     def _cover(self, track: Track, end: int) -> bool:
         """Blocks for positions up to `end`; False if the request itself had to make room."""
@@ -206,6 +211,7 @@ class Scheduler:
     def preempt(self, track: Track) -> None:
         """Take everything from a request but its tokens, and let it wait in its old place."""
         self._stop(track)
+        self._promised = None
         self.preemptions += 1
         insort(self.waiting, track, key=_age)
 
