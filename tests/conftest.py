@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import wraps
 from importlib import import_module
+from itertools import combinations
 from typing import Any, TypeVar
 
 import hypothesis
@@ -82,6 +83,34 @@ def pytest_collection() -> None:
             for holder in holders:
                 owner = getattr(owner, holder)
             setattr(owner, name, untraced(getattr(owner, name)))
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are asked for
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a product of three axes or more, cases with every pair of values; the others are slow."""
+    products: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if len(axes(item)) > 2:
+            products.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in products.values():
+        for item in beyond_pairs(cases):
+            item.add_marker(pytest.mark.slow)
+
+
+def axes(item: pytest.Item) -> list[tuple[int, str]]:
+    """A case's value on each axis, by its id; a table of several arguments is one axis."""
+    found = getattr(item, "callspec", None)
+    return [] if found is None else list(enumerate(found._idlist))
+
+
+def beyond_pairs(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """The cases left when those were picked, most new pairs first, that hold every pair."""
+    pairs = {case: set(combinations(axes(case), 2)) for case in cases}
+    missing = set().union(*pairs.values())
+    while missing:
+        best = max(pairs, key=lambda case: len(pairs[case] & missing))
+        missing -= pairs.pop(best)
+    return list(pairs)
 
 
 def pytest_collection_finish() -> None:
