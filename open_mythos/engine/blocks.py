@@ -1,5 +1,6 @@
 """Blocks: which parts of the cache are whose, and which hold what was read before."""
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -15,8 +16,7 @@ def block_name(before: bytes, tokens: Sequence[int]) -> bytes:
 
     A digest, not Python's hash: who finds two texts of one name would read another's cache.
     """
-    text = b"".join(token.to_bytes(8, "little") for token in tokens)
-    return blake2b(before + text, digest_size=16).digest()
+    return blake2b(before + array("q", tokens).tobytes(), digest_size=16).digest()
 
 
 class BlockPool:

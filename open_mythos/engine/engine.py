@@ -304,7 +304,8 @@ class Engine:
     def _commit(self, residents: Residents, said: Iterable[Said]) -> list[Event]:
         """A token for each time that somebody who stays on the device has said one."""
         counters, scheduler, pages = self.counters, self.scheduler, self.runner.stages.pages
-        events, count, ran, size = [], 0, 0, self.settings.block_size
+        events: list[Event] = []
+        count, ran, size = 0, 0, self.settings.block_size
         for seat, token, loops, read, sound in said:
             track = seat.track
             if track.seat is not seat:  # he has left meanwhile
@@ -315,15 +316,16 @@ class Engine:
                 continue
             event = seat.writer.write(token, loops, None, read)
             events.append(event)
-            track.tokens.append(token)
-            track.cached += 1
-            if track.cached % size == 0:
+            tokens = track.tokens
+            tokens.append(token)
+            track.cached = cached = track.cached + 1
+            if cached % size == 0:
                 scheduler.publish(track)
             ran += loops
             count += 1
             if event.finish is not None:
                 self._remove(track)
-            elif len(track.tokens) > seat.ample:
+            elif len(tokens) > seat.ample:
                 residents.provide(scheduler, seat)
         counters.tokens += count
         counters.read += count

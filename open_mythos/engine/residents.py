@@ -90,6 +90,8 @@ class Residents:
         self.settings, self.stages = runner.settings, runner.stages
         self.seats: dict[int, Seat] = {}
         self.rounds = Rounds(self.stages)
+        self._shown = False  # whether a round under way goes by `seats`
+        self._kinds: set[type[Criterion]] = set()
         self._joining: list[Seat] = []
         self._grown: list[Seat] = []
         self._under_way: deque[Launched] = deque()
@@ -116,7 +118,7 @@ class Residents:
             return False
         if kind.done is not Criterion.done:  # thresholds by row are compared as that does
             return False
-        return all(seat.kind in (kind, None) for seat in self.seats.values())
+        return self._kinds <= {kind}
 
     def take(self, scheduler: Scheduler, track: Track, writer: Writer) -> None:
         """A request whose last token is to be read next; it has a row, and no flight."""
@@ -133,7 +135,11 @@ class Residents:
             kind=kind,
         )
         scheduler.sit(track, seat)
-        self.seats = {**self.seats, track.row: seat}
+        if self._shown:  # a round under way goes by the old one
+            self.seats, self._shown = dict(self.seats), False
+        self.seats[track.row] = seat
+        if kind is not None:
+            self._kinds.add(kind)
         self._joining.append(seat)
         self._changed = True
         self._waiting += 1
@@ -142,6 +148,8 @@ class Residents:
     def sweep(self) -> None:
         """Forget those who have left."""
         self.seats = {row: seat for row, seat in self.seats.items() if seat.track.seat is seat}
+        self._kinds = {seat.kind for seat in self.seats.values() if seat.kind is not None}
+        self._shown = False
         self._joining = [seat for seat in self._joining if seat.track.seat is seat]
         self._grown = [seat for seat in self._grown if seat.track.seat is seat]
         self._changed = True
@@ -214,7 +222,7 @@ class Residents:
 
     def _sent(self, shape: Shape) -> Launched:
         """What a round says, on its way to the host."""
-        out = self.rounds.out
+        out, self._shown = self.rounds.out, True
         if not out.is_cuda:
             return Launched(self.seats, shape, out.clone(), None)
         if not self._room:
@@ -239,7 +247,10 @@ class Residents:
         )  # fmt: skip
 
     def _width(self) -> int:
-        return self.stages.pages.width(max(len(seat.track.blocks) for seat in self.seats.values()))
+        pages = self.stages.pages
+        if pages.reached:
+            return pages.width(1)
+        return pages.width(max(len(seat.track.blocks) for seat in self.seats.values()))
 
     def _flush(self) -> None:
         """Bring the device up to date with who is here, and which blocks they have."""

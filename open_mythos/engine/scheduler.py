@@ -132,7 +132,10 @@ class Scheduler:
                 return
         if not self._cover(track, track.cached + count):
             return
-        lanes = [track.row] if count == 1 else [self._lanes.pop() for _ in range(count)]
+        lanes = [track.row]
+        if count > 1:
+            lanes = self._lanes[-count:]
+            del self._lanes[-count:]
         track.flight = Flight(track.cached, lanes)
         for name in self._names(track):
             self._reading.setdefault(name, track.id)
@@ -231,7 +234,8 @@ class Scheduler:
         for name in self._names(track):
             if self._reading.get(name) == track.id:
                 del self._reading[name]
-        self._lanes.extend(lane for lane in track.flight.lanes if lane >= self.settings.rows)
+        if len(track.flight.lanes) > 1:
+            self._lanes += track.flight.lanes
         track.flight = None
 
     # -- on the device ---------------------------------------------------------------------------
