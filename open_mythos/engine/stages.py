@@ -93,11 +93,15 @@ class Stages:
         )
         departing = self._departs(parties)
         for turn in range(turns):
-            account = self._departing(call, parties[0], h) if departing else None
+            account = (
+                Departing(self.lanes, call.lanes, parties[0], h, h)
+                if departing
+                else self._accounts(call, parties, h)
+            )
             h, told, _ = self.model.recurrent.turn(
                 h,
                 e,
-                cast("Any", account or self._accounts(call, parties, h)),
+                cast("Any", account),
                 self._tick(call, at, departing or (depth + 1 >= call.ends).unsqueeze(1)),
                 context,
                 self.pages.loop(at, replace(view, write=write)),
@@ -227,9 +231,6 @@ class Stages:
         """Whether rows are read as they leave, all in one way, and are out of the loop then."""
         alike = len(parties) == 1 and parties[0].rows is None
         return self.early and alike and self.model.cfg.readout == "last"
-
-    def _departing(self, call: Call, party: Party, before: Tensor) -> Departing:
-        return Departing(self.lanes, call.lanes, party, before, before)
 
     def _accounts(self, call: Call, parties: Sequence[Party], before: Tensor) -> Accounts:
         gated = any(party.leave.exit.gated for party in parties if party.leave is not None)
