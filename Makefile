@@ -11,6 +11,9 @@ PEER_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/open-mythos-peer
 PEER_VERSION := 0.5.0
 PEER := $(PEER_CACHE)/open-mythos-$(PEER_VERSION)
 
+# Tests start some hundred processes, which should not each compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo depth test test-slow test-browser check lint types imports format docs docs-serve clean peer
 

@@ -59,7 +59,7 @@ def test_every_attention_readout_halted_and_injection(
     check(build(any_config), slow, 3, split)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     changes=st.fixed_dictionaries(
         {
@@ -135,7 +135,7 @@ PARTS = {
 }
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     changes=st.fixed_dictionaries(PARTS),
     switches=st.tuples(st.booleans(), st.booleans()),
@@ -156,7 +156,7 @@ def test_every_part_of_the_loop(
     check(build(**changes), slow, n_loops, split)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(changes=st.fixed_dictionaries(PARTS), router=st.booleans())
 def test_gradients_of_every_part(
     changes: dict[str, Any], router: bool, build: Build, slow: Any

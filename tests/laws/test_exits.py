@@ -267,7 +267,7 @@ def test_generated_tokens_are_those_of_passes_without_a_cache(halted: str, build
 # -- monotone ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     name=st.sampled_from(sorted(set(EXITS))),
     pair=st.tuples(st.floats(1e-3, 1.0), st.floats(1e-3, 1.0)),

@@ -104,6 +104,7 @@ def test_the_default_path_learns_as_the_definitions_do(
     assert_alike(fast, plain)
 
 
+@pytest.mark.slow
 def test_keeping_less_of_each_loop_learns_the_same() -> None:
     given = recipe("gqa", "act", "cpu")
     again = replace(given, engine=EngineConfig(checkpoint=True))

@@ -154,7 +154,7 @@ def test_the_record_is_that_of_the_rows(
         close(out.halting_weights.sum(0), torch.ones(ROWS, LENGTH, dtype=torch.float64))
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(depths=st.lists(st.integers(1, 9), min_size=1, max_size=8), data=st.data())
 def test_no_finished_row_is_computed(build: Build, depths: list[int], data: st.DataObject) -> None:
     """Rows that pass through the block, counted: the sum of the depths, however they are cut."""
@@ -186,9 +186,9 @@ def test_a_step_costs_what_the_mean_depth_costs(build: Build) -> None:
             model(ids, loops).sum().backward()
         return int(counter.get_total_flops())
 
-    depths = [1, 9, 2, 4, 4, 3, 1, 8]
-    assert sum(depths) == 4 * len(depths)
-    apart, mean, most = flops(depths), flops(4), flops(9)
+    depths = [1, 5, 1, 1, 3, 2, 2, 1]
+    assert sum(depths) == 2 * len(depths)
+    apart, mean, most = flops(depths), flops(2), flops(5)
     assert mean <= apart <= 1.001 * mean
     assert most > 1.5 * mean
 

@@ -102,7 +102,7 @@ def padding(rows: int, length: int) -> Tensor:
 # -- a pass --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(parts=PARTS, halts=HALTS, seed=SEEDS, padded=st.booleans(), rows=st.booleans())
 @torch.no_grad()
 def test_a_pass_says_the_same_and_its_record_too(
@@ -141,7 +141,7 @@ def test_a_pass_says_the_same_and_its_record_too(
     assert apart.work.full_flops == whole.work.full_flops
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     parts=PARTS, halts=HALTS, seed=SEEDS, most=st.sampled_from([0.3, 0.5, 0.7]), rows=st.booleans()
 )
@@ -172,7 +172,7 @@ def test_a_pass_may_change_over_and_back(
     assert int(mixed.loops_used.sum()) <= mixed.work.positions <= whole.work.positions
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(parts=PARTS, halts=HALTS, seed=SEEDS, padded=st.booleans())
 @torch.no_grad()
 def test_chunks_decoded_tokens_and_what_a_cache_keeps_are_the_same(
@@ -200,7 +200,7 @@ def test_chunks_decoded_tokens_and_what_a_cache_keeps_are_the_same(
         close(got[real], want[real], 1e-11)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(parts=PARTS, halts=HALTS, seed=SEEDS)
 @torch.no_grad()
 def test_keys_of_the_first_loop_let_positions_go_that_would_go_on(
@@ -266,7 +266,7 @@ def gradients(model: OpenMythos) -> dict[str, Tensor | None]:
     return found
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(
     parts=PARTS,
     readout=st.sampled_from(["act", "act_last", "act_sum"]),
@@ -407,7 +407,7 @@ def test_small_networks_are_computed_whole_unless_told(build: Build) -> None:
 # -- generation ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(parts=PARTS, halts=HALTS, seed=SEEDS)
 @torch.no_grad()
 def test_the_same_tokens_are_generated(
@@ -437,7 +437,7 @@ def attention_for_nothing() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     parts=PARTS,
     halts=HALTS,

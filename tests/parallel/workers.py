@@ -60,7 +60,9 @@ class Workers:
         return answers
 
     def _start(self) -> None:
-        context = mp.get_context("spawn")
+        # Ranks are forked from a process that has imported all of this once, and run nothing.
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload([__name__, "torch.distributed.fsdp", "tests.parallel.twin"])
         self.starts += 1
         meeting = str(self.folder / f"meeting{self.starts}")
         for rank in range(self.world):
