@@ -4,34 +4,32 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Checkpoint, Device, Loops
+from open_mythos.cli.options import (
+    Checkpoint,
+    Device,
+    EarlyExit,
+    Loops,
+    RepetitionPenalty,
+    StopTexts,
+    Temperature,
+    TopK,
+    TopP,
+)
 
 
 def chat(
     checkpoint: Checkpoint,
     loops: Loops = None,
-    exit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:THRESHOLD]",
-            help="Where tokens leave the loop early, e.g. kl:0.001, or calibrated.",
-            show_default=False,
-        ),
-    ] = None,
+    exit: EarlyExit = None,
     system: Annotated[
         str, typer.Option(help="What the model is told first; needs a chat template.")
     ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 50,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest mass p.")] = 1.0,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1: discourage what stands in prompt and text.")
-    ] = 1.0,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="Text to end before; may be given again.", show_default=False),
-    ] = None,
+    temperature: Temperature = 0.8,
+    top_k: TopK = 50,
+    top_p: TopP = 1.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    stop: StopTexts = None,
     as_text: Annotated[
         bool,
         typer.Option("--continue", help="Continue text, even where there is a chat template."),

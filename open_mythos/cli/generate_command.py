@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from open_mythos.cli.options import Checkpoint, Device, Loops, Quantize
+from open_mythos.cli.options import (
+    Checkpoint,
+    Device,
+    EarlyExit,
+    Loops,
+    Quantize,
+    RepetitionPenalty,
+    StopTexts,
+    Temperature,
+    TopK,
+    TopP,
+)
 
 
 def generate(
@@ -13,25 +24,20 @@ def generate(
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
     loops: Loops = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add at most.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 50,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest mass p.")] = 1.0,
+    temperature: Temperature = 1.0,
+    top_k: TopK = 50,
+    top_p: TopP = 1.0,
     min_p: Annotated[
         float, typer.Option(help="Keep tokens at least this likely next to the likeliest.")
     ] = 0.0,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1: discourage what stands in prompt and text.")
-    ] = 1.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
     presence_penalty: Annotated[
         float, typer.Option(help="Above 0: discourage what stands in the text.")
     ] = 0.0,
     frequency_penalty: Annotated[
         float, typer.Option(help="Above 0: the same, for each time that it stands there.")
     ] = 0.0,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="Text to end before; may be given again.", show_default=False),
-    ] = None,
+    stop: StopTexts = None,
     regex: Annotated[
         str | None,
         typer.Option(help="Expression that the text must match.", show_default=False),
@@ -44,14 +50,7 @@ def generate(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="Show each token's loops and log-probability.")
     ] = False,
-    exit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:THRESHOLD]",
-            help="Where positions leave the loop early, e.g. kl:0.001, or calibrated.",
-            show_default=False,
-        ),
-    ] = None,
+    exit: EarlyExit = None,
     draft_loops: Annotated[
         int | None,
         typer.Option(

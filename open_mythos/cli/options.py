@@ -44,3 +44,25 @@ Quantize = Annotated[
         show_default=False,
     ),
 ]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
+TopK = Annotated[int, typer.Option("--top-k", help="Keep the k likeliest tokens; 0 keeps all.")]
+TopP = Annotated[float, typer.Option("--top-p", help="Keep the likeliest mass p.")]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option(
+        "--repetition-penalty", help="Above 1: discourage what stands in prompt and text."
+    ),
+]
+StopTexts = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help="Text to end before; may be given again.", show_default=False),
+]
+EarlyExit = Annotated[
+    str | None,
+    typer.Option(
+        "--exit",
+        metavar="NAME[:THRESHOLD]",
+        help="Where tokens leave the loop early, e.g. kl:0.001, or calibrated.",
+        show_default=False,
+    ),
+]
