@@ -28,7 +28,8 @@ class StoredExit:
         n_loops: Loops at most, with which it was calibrated.
         budget: Loss of quality that was allowed, relative to the full depth.
         metric: What the budget is of: "loss" or "accuracy".
-        measured: Plain values: the data, the score with the exit and at full depth, mean loops.
+        measured: Plain values: the data, the weights' dtype, the score with the exit and at full
+            depth, mean loops.
     """
 
     exit: Criterion

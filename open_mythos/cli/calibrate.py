@@ -11,6 +11,7 @@ from rich.table import Table
 
 from open_mythos.checkpoint.exit_file import StoredExit, write_exit
 from open_mythos.checkpoint.files import write_json, write_text
+from open_mythos.checkpoint.store import stored_dtype
 from open_mythos.cli.opening import Opened, open_checkpoint
 from open_mythos.cli.sweep import own_data, text_windows
 from open_mythos.data.batch import Batch
@@ -75,7 +76,9 @@ def run(  # noqa: PLR0913 -- one argument per option
     )
     lines = story(found, parts, left_out)
     if found.chosen is not None:
-        path = write_exit(opened.folder, stored(found, parts))
+        path = write_exit(
+            opened.folder, stored(found, parts, stored_dtype(opened.model.state_dict()))
+        )
         lines.append(f"Stored in {path}: use exit='calibrated'.")
     show(found, lines, opened.folder, out)
     if json_file is not None:
@@ -156,13 +159,14 @@ def depth(opened: Opened, task: Task | None, n_loops: int | None) -> int:
     return opened.model.cfg.max_loop_iters
 
 
-def stored(found: Calibration, parts: Parts) -> StoredExit:
-    """What goes into exit.json."""
+def stored(found: Calibration, parts: Parts, dtype: str) -> StoredExit:
+    """What goes into exit.json; scores are those of weights in `dtype`."""
     assert found.chosen is not None
     one = found.exits[found.chosen]
     assert one.verified is not None
     measured: dict[str, Any] = {
         "data": parts.data,
+        "dtype": dtype,
         "full": found.full,
         "work": one.work,
         "ran": one.ran,

@@ -38,6 +38,7 @@ def test_a_text_run_stores_its_exit_and_writes_with_it(text_run: Path, tmp_path:
     verified = found["exits"][found["chosen"]]["verified"]
     assert stored.measured["ran"] == found["exits"][found["chosen"]]["ran"] > 0
     assert stored.measured["verified"] == verified
+    assert stored.measured["dtype"] == str(opened.model.embed.weight.dtype).removeprefix("torch.")
     assert verified["bound"] <= 0.02
     words = ["--prompt", "KING:\n", "--max-new-tokens", "6", "--temperature", "0"]
     by_exit = CliRunner().invoke(app, ["generate", str(text_run), *words, "--exit", "calibrated"])
