@@ -46,8 +46,14 @@ def test_a_closed_stream_cancels_its_request(build: Any, ask: Any, sizes: Any) -
             stream = front.stream(ask([1, 2], 15))
             await anext(stream)
             await stream.aclose()
-            reader = asyncio.create_task(read(front, ask([3, 4], 16)))
-            await asyncio.sleep(0.01)
+            begun = asyncio.Event()
+
+            async def read_on() -> None:
+                async for _ in front.stream(ask([3, 4], 16)):
+                    begun.set()
+
+            reader = asyncio.create_task(read_on())
+            await begun.wait()  # many steps before its end
             reader.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reader
