@@ -22,6 +22,8 @@ def test_rows_leave_with_what_the_full_account_would_read(
     full, lean = (Lanes(cfg, 6, cfg.dim, like) for _ in range(2))
     index, party = torch.tensor([4, 0, 3]), Party(leave, int(leave is not None))
     states = torch.randn(5, 3, 1, cfg.dim, dtype=torch.float64).cumsum(0)
+    states[:, 0] = states[0, 0]  # stands still: leaves as soon as the exit lets anybody go
+    states[1, 2] = -states[0, 2]  # turns round: no exit lets it go after this loop
     nobody = torch.zeros(3, 1, dtype=torch.bool)
     seen = []
     for lanes in (full, lean):

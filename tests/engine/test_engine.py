@@ -137,7 +137,7 @@ def test_where_keys_go_on_every_loop_is_run(build: Any, ask: Any, sizes: Any) ->
 
 @pytest.mark.parametrize("changes", [
     {"halted": "continue", "readout": "last"},
-    {"halted": "continue", "readout": "act", "act_threshold": 0.6},
+    {"halted": "continue", "readout": "act", "act_threshold": 1.0},
     {"halted": "freeze", "readout": "last"},
 ])  # fmt: skip
 def test_each_token_tells_after_which_loop_it_was_read(
@@ -145,8 +145,9 @@ def test_each_token_tells_after_which_loop_it_was_read(
 ) -> None:
     model = build(**changes)
     engine = Engine(model, settings=sizes())
-    prompts = [torch.randint(0, 37, (size,)).tolist() for size in (3, 7, 5)]
-    exits = ["kl:0.02", None, "latent:0.4"]
+    prompts = [torch.randint(0, 37, (size,)).tolist() for size in (3, 7, 5, 2)]
+    # Without an exit nobody is read after one loop: p, below 1, is less than its threshold.
+    exits = ["kl:0.02", None, "latent:0.4", "latent:1e9"]
     numbers = [engine.add(ask(p, 6, 4, e)) for p, e in zip(prompts, exits, strict=True)]
     events = list(engine.run())
     seen = set()
