@@ -43,7 +43,8 @@ def test_likelihoods_and_texts_are_the_models(
         start, ids = len(tokenizer.encode(context)), tokenizer.encode(context + rest)
         with torch.no_grad():
             found = model(torch.tensor([ids]))[0].log_softmax(-1)[start - 1 : -1]
-            said = model.generate(torch.tensor([ids[:start]]), 6, temperature=0.0)
+            loops = model.cfg.max_loop_iters  # as the server; on its own `generate` takes eight
+            said = model.generate(torch.tensor([ids[:start]]), 6, loops, temperature=0.0)
         follow = torch.tensor(ids[start:])
         assert score == pytest.approx(found.gather(-1, follow[:, None]).sum().item(), abs=1e-3)
         assert greedy == bool((found.argmax(-1) == follow).all())
