@@ -11,6 +11,8 @@ import pytest
 
 from open_mythos.config.mythos import MythosConfig
 from open_mythos.data.byte_tokenizer import ByteTokenizer
+from open_mythos.engine.engine import Engine
+from open_mythos.engine.request import Event
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.model.mythos import OpenMythos
 
@@ -30,9 +32,11 @@ CHANGES = {"vocab_size": 257, "max_seq_len": 128, "max_loop_iters": 4, "max_outp
 
 @pytest.fixture
 def build_model(tiny_config: Callable[..., MythosConfig], randomised: Callable[..., Any]) -> Any:
+    """`build_model(**changes)`: in float64, so that near-ties of two tokens fall one way."""
+
     def make(**changes: Any) -> OpenMythos:
         model = OpenMythos(tiny_config(**{**CHANGES, **changes}))
-        found: OpenMythos = randomised(model).eval()
+        found: OpenMythos = randomised(model).double().eval()
         return found
 
     return make
@@ -84,6 +88,28 @@ def talk() -> Any:
                 return await script(client)
 
         return asyncio.run(asyncio.wait_for(work(), 60))
+
+    return run
+
+
+@pytest.fixture
+def hold() -> Any:
+    """`release = hold(engine, tokens)`: after so many tokens it takes no step until `release()`.
+
+    What it is told it does meanwhile: whoever is slow comes in time all the same.
+    """
+
+    def run(engine: Engine, tokens: int = 0) -> Callable[[], None]:
+        step = engine.step
+
+        def held() -> list[Event]:
+            return step() if engine.counters.tokens < tokens else []
+
+        def release() -> None:
+            engine.step = step  # type: ignore[method-assign]
+
+        engine.step = held  # type: ignore[method-assign]
+        return release
 
     return run
 

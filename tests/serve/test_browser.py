@@ -109,15 +109,10 @@ def asked(url: str, loops: int, tokens: int = 20, seed: int = 5, **more: Any) ->
 
 
 def test_a_prompt_is_continued_token_by_token_each_with_its_loops(
-    scribe: Any, listening: Any, visit: Any
+    scribe: Any, listening: Any, visit: Any, hold: Any
 ) -> None:
     service = scribe()
-    step = service.front.engine.step
-
-    def slowly() -> Any:
-        time.sleep(0.02)
-        return step()
-
+    release = hold(service.front.engine, 10)  # of 16
     with listening(service) as url:
         page = visit(url)
         settle(page, tokens=16)
@@ -126,12 +121,11 @@ def test_a_prompt_is_continued_token_by_token_each_with_its_loops(
         page.focus("#loops-a")
         page.keyboard.press("ArrowLeft")
         expect(page.locator(".dial output").first).to_have_text("3 loops")
-        service.front.engine.step = slowly
         page.focus("#prompt")
         page.keyboard.press("Control+Enter")
         page.locator("#a-3").wait_for(state="attached")
         assert page.locator("#pane-a .text").get_attribute("aria-busy") == "true"
-        service.front.engine.step = step
+        release()
         expect(page.locator("#pane-a .lens tbody tr")).to_have_count(3)
 
         own = asked(url, 3, 16)
@@ -356,10 +350,10 @@ def test_a_key_is_asked_for_and_not_kept_unless_that_was_wanted(
 
 @pytest.mark.slow
 def test_errors_are_said_in_words_and_stopping_stops(
-    scribe: Any, listening: Any, visit: Any
+    scribe: Any, listening: Any, visit: Any, hold: Any
 ) -> None:
     service = scribe()
-    step = service.front.engine.step
+    release = hold(service.front.engine, 10)  # of 64
     with listening(service) as url:
         page = visit(url)
         settle(page, tokens=64)
@@ -367,14 +361,13 @@ def test_errors_are_said_in_words_and_stopping_stops(
         page.click("#write")
         expect(page.locator("#error")).to_contain_text("context is 128 tokens")
         page.fill("#prompt", "x")
-        service.front.engine.step = lambda: (time.sleep(0.05), step())[1]
         page.click("#write")
         page.locator("#a-2").wait_for(state="attached")
         expect(page.locator("#error")).to_be_hidden()
         page.click("#stop")
         expect(page.locator("#status")).to_have_text("Stopped.")
         expect(page.locator("#stop")).to_be_disabled()
-        service.front.engine.step = step
+        release()
         end = time.monotonic() + 20
         while service.front.engine.stats.running and time.monotonic() < end:
             time.sleep(0.02)

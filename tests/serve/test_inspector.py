@@ -72,8 +72,9 @@ def test_a_look_sees_the_loops_that_the_stream_told(
 ) -> None:
     async def script(client: Any) -> Any:
         how = {"prompt": "some text", "num_loops": 4, **({"exit": exit} if exit else {})}
-        said = await post(client, COMPLETIONS, **how, max_tokens=12, seed=3, token_details=True)
-        plain = await post(client, COMPLETIONS, **how, max_tokens=12, seed=3)
+        asked = {**how, "max_tokens": 12, "seed": 3, "ignore_eos": True}
+        said = await post(client, COMPLETIONS, **asked, token_details=True)
+        plain = await post(client, COMPLETIONS, **asked)
         details = said.json()["choices"][0]["token_details"]
         ids = [one["id"] for one in details]
         look = await post(client, INSPECT, **how, continuation=ids, first=8)

@@ -72,8 +72,9 @@ def test_models_and_errors_are_the_clients_own(client: Any) -> None:
         client.with_options(api_key="another").completions.create(**asked)
 
 
-def test_a_stream_that_is_left_ends(build_service: Any, listening: Any) -> None:
+def test_a_stream_that_is_left_ends(build_service: Any, listening: Any, hold: Any) -> None:
     service = build_service(keys={"tester": KEY})
+    release = hold(service.front.engine, 16)
     with listening(service) as url:
         with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
             asked = {"prompt": ["ab"] * 4, "max_tokens": 60, "n": 2, "stream": True}
@@ -86,6 +87,7 @@ def test_a_stream_that_is_left_ends(build_service: Any, listening: Any) -> None:
         while service.limits.in_flight and time.monotonic() < end:
             time.sleep(0.01)
         assert service.limits.in_flight == 0
+        release()
     counters = service.front.engine.counters
     assert counters.finished == 8
     assert counters.tokens < 8 * 60

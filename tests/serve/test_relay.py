@@ -180,8 +180,9 @@ def test_the_door_notes_what_replicas_did(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_lost_replica_takes_its_own_answers_and_no_other(
-    local: LocalReplicas, talk_to: Any, stream: bool
+    local: LocalReplicas, talk_to: Any, hold: Any, stream: bool
 ) -> None:
+    release = hold(local.all[1].service.front.engine, 2)  # it is lost before it has answered
     body = {
         "model": "tiny",
         "prompt": "a",
@@ -197,6 +198,7 @@ def test_a_lost_replica_takes_its_own_answers_and_no_other(
         while min(one.service.front.engine.counters.tokens for one in local.all) < 2:
             await asyncio.sleep(0.001)
         local.lost.add(1)
+        release()
         found = await asyncio.gather(*asked)
         local.lost.clear()
         again = [await client.post(COMPLETIONS, json={**body, "seed": i}) for i in range(4)]
@@ -278,7 +280,8 @@ def test_a_replica_that_hangs_is_not_waited_for(
     async def script(client: Any) -> Any:
         return await client.post(COMPLETIONS, json={"model": "tiny", "prompt": "a"})
 
-    answer = talk_to(Door(hanging, ServeConfig(seconds=0.05)), script)
+    # What was begun has a second to come through.
+    answer = talk_to(Door(hanging, ServeConfig(seconds=1.0 if begun else 0.05)), script)
     assert answer.status_code == (200 if begun else 504)
     assert '"timeout"' in answer.text
     assert answer.text.startswith("data: {}\n\n") == begun

@@ -128,14 +128,16 @@ def test_no_template_no_chat(build_service: Any, talk: Any, post: Any) -> None:
 
 
 def test_an_answer_that_takes_too_long_is_given_up(
-    build_service: Any, talk: Any, post: Any
+    build_service: Any, talk: Any, post: Any, hold: Any
 ) -> None:
     service = build_service(seconds=0.05)
+    release = hold(service.front.engine, 16)
     asked = {"prompt": "abc", "max_tokens": 64, "n": 8, "ignore_eos": True}
 
     async def script(client: Any) -> Any:
         whole = await post(client, COMPLETIONS, **asked)
         stream = await post(client, COMPLETIONS, **asked, stream=True)
+        release()
         await service.front.drain()
         return whole, stream
 
@@ -147,12 +149,18 @@ def test_an_answer_that_takes_too_long_is_given_up(
     assert service.front.engine.stats.used == 0
 
 
-def test_too_many_are_told_to_come_again(build_service: Any, talk: Any, post: Any) -> None:
+def test_too_many_are_told_to_come_again(
+    build_service: Any, talk: Any, post: Any, hold: Any
+) -> None:
     service = build_service(sizes={"rows": 1, "queue": 2})
+    release = hold(service.front.engine)
 
     async def script(client: Any) -> Any:
         asked = {"prompt": "abc", "max_tokens": 30, "n": 2, "ignore_eos": True}
-        return await asyncio.gather(*(post(client, COMPLETIONS, **asked) for _ in range(4)))
+        posts = [asyncio.ensure_future(post(client, COMPLETIONS, **asked)) for _ in range(4)]
+        await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
+        release()
+        return await asyncio.gather(*posts)
 
     answers = talk(service, script)
     refused = [one for one in answers if one.status_code == 503]
