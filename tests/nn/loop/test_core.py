@@ -75,7 +75,7 @@ def test_generation_and_files_with_every_part_at_once(
         block_norm="sandwich",
         prelude_norm=True,
     )
-    model = randomised(OpenMythos(cfg).eval())
+    model = randomised(OpenMythos(cfg).double().eval())  # near-ties of two tokens fall one way
     ids = torch.randint(37, (2, 5))
     plain = model.generate(ids, 6, 4, temperature=0, static=False)
     assert torch.equal(model.generate(ids, 6, 4, temperature=0, static=True), plain)
