@@ -1,7 +1,9 @@
 """Processes on this machine's loopback."""
 
+import random
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import torch.distributed as dist
@@ -11,11 +13,12 @@ from tests.parallel.workers import Workers
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody had a moment ago; below those that connections get by themselves."""
+    for port in random.Random().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port is free")
 
 
 def _workers(world: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:

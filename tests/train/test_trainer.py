@@ -129,12 +129,13 @@ for moment in ("step", "save"):
 """
 
 
+@pytest.mark.timeout(600)  # a slow machine takes a minute for the imports alone
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_runs_killed_in_a_step_and_in_a_save_resume_bit_for_bit(
     tmp_path: Path, tiny: Recipe
 ) -> None:
     words = [sys.executable, "-c", KILLED, json.dumps(to_plain(tiny)), str(tmp_path)]
-    died = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    died = subprocess.run(words, check=False, capture_output=True, text=True, timeout=300)
     assert died.stdout.split() == [str(-signal.SIGKILL)] * 2, died.stderr
     assert list((tmp_path / "save" / "checkpoints").glob(".step_0000010.tmp-*"))
     threads = torch.get_num_threads()
