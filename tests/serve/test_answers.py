@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from open_mythos.data.chat import end_of_turn
 from open_mythos.serve.answers import LEAST
 
 
@@ -67,11 +68,17 @@ def test_offsets_point_into_the_text(build_service: Any, talk: Any, post: Any) -
 
 
 def test_a_chats_tokens_are_its_bytes(build_service: Any, talk: Any, post: Any) -> None:
+    service = build_service()
+    tokenizer, raw_of = service.served.tokenizer, service.spellings.raw
+    ends = {tokenizer.eos_id, end_of_turn(tokenizer)}
+    others = [i for i in range(257) if len(raw_of(i) or b"") != 1 and i not in ends]
+
     async def script(client: Any) -> Any:
         asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 12}
+        asked["logit_bias"] = {str(i): -100 for i in others}  # no mark of a turn inside of one
         return await post(client, CHAT, **asked, logprobs=True, top_logprobs=3, seed=2)
 
-    [choice] = talk(build_service(), script).json()["choices"]
+    [choice] = talk(service, script).json()["choices"]
     content = choice["logprobs"]["content"]
     shown = content if choice["finish_reason"] == "length" else content[:-1]
     raw = bytes(byte for one in shown for byte in one["bytes"] if len(one["bytes"]) == 1)
