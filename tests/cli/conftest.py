@@ -1,5 +1,7 @@
-"""Two trained runs, as small as they get, shared by the commands' tests."""
+"""Trained runs, as small as they get, shared by the commands' tests; and a Ctrl-C that is heard."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,11 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     return out
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts, also where a shell that started this in its background had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -115,7 +115,7 @@ def test_an_interrupt_between_answers_ends_nothing(text_run: Path) -> None:
 
 
 @pytest.fixture
-def terminal(text_run: Path) -> Iterator[Any]:
+def terminal(text_run: Path, interruptible: None) -> Iterator[Any]:
     """A real terminal with the command in it: `(write, wait_for)`."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}

@@ -107,7 +107,7 @@ def test_what_is_broken_off_is_kept_as_far_as_it_came(build: Any) -> None:
 
 def test_the_oldest_turns_give_way_and_stay_in_the_record(build: Any) -> None:
     session, tokenizer = build(), ByteTokenizer()
-    for i in range(5):
+    for i in range(8):  # of 15 tokens each, and two at least for an answer, are more than 122
         told = session.turns[:]
         answer = session.answer(f"a question, {i}")
         asked = [*told[session.left_out :], {"role": "user", "content": f"a question, {i}"}]
@@ -119,7 +119,7 @@ def test_the_oldest_turns_give_way_and_stay_in_the_record(build: Any) -> None:
             assert len(encode_prompt(tokenizer, longer)) + 6 > 128
         assert [piece.token for piece in answer] == generated(session, ids)
     assert session.left_out > 0
-    assert len(session.turns) == 10
+    assert len(session.turns) == 16
 
 
 def test_a_long_text_is_read_from_as_far_back_as_there_is_room(build: Any) -> None:

@@ -55,6 +55,7 @@ def test_nothing_held_out_is_said(source: Path, tmp_path: Path) -> None:
     assert "no document was held out" in run(*words, "--validation-share", 0).stdout
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int

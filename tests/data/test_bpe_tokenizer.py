@@ -16,6 +16,8 @@ from open_mythos.errors import InputError
 
 
 PLAYS = BPETokenizer.plays()
+# Hypothesis draws the strings of our own source too, the end of a text among them.
+UNMARKED = st.text().filter(lambda text: END_OF_TEXT not in text)
 
 
 @given(st.text() | st.text(alphabet="aé€😀\u0301\u200d\x00\r\n\t "))
@@ -145,7 +147,7 @@ def test_a_bad_text_among_many_is_refused() -> None:
         PLAYS.encode_documents(["fine", ["a", "pair"]])  # type: ignore[list-item]
 
 
-@given(st.text(), st.text())
+@given(UNMARKED, UNMARKED)
 def test_a_marked_text_ends_where_it_says(before: str, after: str) -> None:
     marked = PLAYS.encode_marked(before + END_OF_TEXT + after)
     assert marked == [*PLAYS.encode(before), 0, *PLAYS.encode(after)]

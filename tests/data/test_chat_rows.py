@@ -29,6 +29,8 @@ def asked(question: str, *answers: str) -> Conversation:
     return Conversation(tuple(messages), f"x.jsonl:{len(question)}")
 
 
+# At most 8 + 12 characters of four bytes and three tokens: 83, which a row has room for.
+ROW = 96
 CHATS = st.lists(
     st.tuples(st.text(max_size=8), st.text(max_size=12)).map(lambda pair: asked(*pair)),
     min_size=1,
@@ -38,7 +40,7 @@ CHATS = st.lists(
 
 def rows_of(chats: list[Conversation], **changes: Any) -> ChatRows:
     return ChatRows.from_conversations(
-        chats, BYTES, **{"seq_len": 64, "batch_size": 3, "seed": 1, **changes}
+        chats, BYTES, **{"seq_len": ROW, "batch_size": 3, "seed": 1, **changes}
     )
 
 
@@ -77,7 +79,7 @@ def test_a_round_holds_every_conversation_once_and_scores_its_answer(
     assert found == Counter(wanted(chat) for chat in chats)
     assert rows.cut == rows.dropped == 0
     targets = sum(batch.scored for batch in rows.evaluation_batches())
-    positions = len(rows.rows) * 64
+    positions = len(rows.rows) * ROW
     assert rows.scored_share == targets / positions
     assert rows.real_share == sum(len(wanted(chat)) for chat in chats) / positions
 

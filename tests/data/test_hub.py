@@ -54,17 +54,17 @@ def no_switches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def closed_port() -> str:
-    """An address of this machine at which nothing listens."""
+def closed_port() -> Iterator[str]:
+    """An address of this machine at which nothing listens; held, so that nobody else will."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.fixture
-def open_port(request: pytest.FixtureRequest) -> Iterator[str]:
+def open_port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A web server that answers HEAD with the status of the test's parameter, or 200."""
+    monkeypatch.setattr(hub_answers, "__defaults__", (60.0,))  # a busy machine may stall it
     handler = type("Handler", (Answering,), {"status": getattr(request, "param", 200)})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)

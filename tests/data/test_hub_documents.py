@@ -115,13 +115,14 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_hub_an_id_is_refused_before_anything_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    monkeypatch.setenv("HF_ENDPOINT", closed)
     monkeypatch.setitem(sys.modules, "datasets", None)  # it is not even looked for
-    with pytest.raises(InputError, match=f"no file or folder 'a/b'.*no hub answered at {closed}"):
-        find_sources(["a/b"])
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen; held, so that nobody else will
+        closed = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", closed)
+        said = f"no file or folder 'a/b'.*no hub answered at {closed}"
+        with pytest.raises(InputError, match=said):
+            find_sources(["a/b"])
 
 
 @pytest.mark.parametrize("switch", SWITCHES)

@@ -57,7 +57,8 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
         HubTokenizer(fake()).save_folder(str(tmp_path))
 
 
-@given(text=st.text())
+# Transformers takes a spelling for its token; Hypothesis draws the strings of our own source too.
+@given(text=st.text().filter(lambda text: "<|" not in text))
 def test_transformers_reads_our_files_as_we_do(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:

@@ -48,11 +48,11 @@ def rollout(model: Any, ids: Tensor, new: int, n_loops: int) -> Tensor:
 def test_greedy_is_the_argmax_of_uncached_passes(
     build: Build, attn_type: str, halted: str, readout: str, n_loops: int
 ) -> None:
-    model = build(attn_type=attn_type, halted=halted, readout=readout)
-    ids = prompt()
-    got = model.generate(ids, 8, n_loops, temperature=0.0)
-    assert torch.equal(got, rollout(model, ids, 8, n_loops))
-    assert len(got[:, 5:].unique()) > 1
+    want = torch.zeros(2, 6)
+    while len(want[:, 5:].unique()) == 1:  # one model of twenty says the same whatever it reads
+        model, ids = build(attn_type=attn_type, halted=halted, readout=readout), prompt()
+        want = rollout(model, ids, 8, n_loops)
+    assert torch.equal(model.generate(ids, 8, n_loops, temperature=0.0), want)
 
 
 def test_n_loops_none_is_the_configs(build: Build) -> None:

@@ -41,24 +41,36 @@ def plain_shaped(logits: list[float], row: Row) -> list[float]:
     return held if max(held) > -INF else x
 
 
-def plain_filtered(x: list[float], p: SamplingParams) -> list[float]:
-    """One filter after the other, each on what the one before left."""
-    best = max(x)
+def plain_filtered(x: list[float], p: SamplingParams) -> tuple[list[float], float]:
+    """One filter after the other, each on what the one before left; and how near one was to not.
+
+    The latter is the least distance of a number that decides from where it would decide otherwise.
+    """
+    best, margins = max(x), [INF]
     x = [(v - best) / p.temperature for v in x]
     if p.top_k and p.top_k < len(x):
-        kth = sorted(x, reverse=True)[p.top_k - 1]
+        *_, kth, after = sorted(x, reverse=True)[: p.top_k + 1]
+        margins += [kth - after] if kth > -INF else []
         x = [v if v >= kth else -INF for v in x]
     if p.top_p < 1.0:
         total = sum(map(math.exp, x))
         reached, kept = 0.0, set()
         for t in sorted(range(len(x)), key=lambda t: -x[t]):
+            margins += [abs(reached - p.top_p)] if x[t] > -INF else []
             if reached < p.top_p:
                 kept.add(t)
             reached += math.exp(x[t]) / total
         x = [v if t in kept else -INF for t, v in enumerate(x)]
     if p.min_p > 0.0:
+        margins += [abs(v - math.log(p.min_p)) for v in x if v]  # the best stays by itself
         x = [v if v >= math.log(p.min_p) else -INF for v in x]
-    return x
+    return x, min(margins)
+
+
+def won(rate: Tensor, clocks: Tensor, *tokens: int) -> bool:
+    """Whether these tokens come first, or together but for the last bits of a float32."""
+    race = rate.double() / clocks.double()
+    return all(float(race[token]) >= float(race.max()) * (1 - 1e-6) for token in tokens)
 
 
 tokens = st.integers(0, VOCAB - 1)
@@ -109,8 +121,9 @@ def test_rows_are_shaped_and_filtered_as_each_says(rows: list[Row]) -> None:
         want = plain_shaped(logits[i].tolist(), row)
         assert asked[i].tolist() == pytest.approx(want, abs=1e-12)
         if row.params.temperature:
-            want = plain_filtered(want, row.params)
-            assert kept[i].tolist() == pytest.approx(want, abs=1e-5)
+            want, margin = plain_filtered(want, row.params)
+            if margin > 2e-5:  # filters are float32, of logits of up to 80 by temperature
+                assert kept[i].tolist() == pytest.approx(want, rel=1e-6, abs=1e-5)
 
 
 @given(rows=st.lists(requests(), min_size=1, max_size=5))
@@ -129,12 +142,12 @@ def test_the_token_is_the_first_of_clocks_at_the_rates_of_its_probabilities(
     row: Row, seeds: list[int]
 ) -> None:
     logits = torch.randn(1, VOCAB) * 3
-    rate = probabilities(logits, [row])[0].double()
-    assert float(rate.sum()) == pytest.approx(1.0)
+    rate = probabilities(logits, [row])[0]
+    assert float(rate.double().sum()) == pytest.approx(1.0)
     for seed in seeds:
         now = Row(row.params, seed, row.index, row.prompt, row.output, row.ends, row.allowed)
-        clocks = exponentials([now.key], VOCAB)[0].double()
-        assert int(choose(logits, [now])) == int((rate / clocks).argmax())
+        clocks = exponentials([now.key], VOCAB)[0]
+        assert won(rate, clocks, int(choose(logits, [now])))
 
 
 @given(rows=st.lists(requests(plain=True), min_size=2, max_size=4))
@@ -145,7 +158,8 @@ def test_plain_rows_draw_as_sampling_does_with_the_same_noise(rows: list[Row]) -
         s, one = row.params.sampling, logits[i : i + 1]
         noise = exponentials([row.key], VOCAB)
         want = sample_plain(one, noise, s.temperature, s.top_k, s.top_p, s.min_p)
-        assert int(got[i]) == int(want if s.temperature else one.argmax())
+        want = want if s.temperature else one.argmax()
+        assert won(probabilities(one, [row])[0], noise[0], int(got[i]), int(want))
 
 
 def test_greedy_rows_of_float64_are_not_decided_in_float32() -> None:

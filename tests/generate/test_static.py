@@ -97,6 +97,8 @@ def test_greedy_and_sampled_tokens_are_those_of_the_plain_way(
     cfg: MythosConfig, build: Build
 ) -> None:
     model, ids = build(cfg), prompt(3)
+    while len(model.generate(ids, 5, 3, temperature=0.0)[:, 5:].unique()) == 1:
+        model = build(cfg)  # one of thirty says the same whatever it reads
     for how in ({"temperature": 0.0}, {"temperature": 0.9, "top_k": 9, "top_p": 0.95}):
         fixed, plain = both(model, ids, 5, 3, **how)
         assert torch.equal(fixed, plain)
@@ -505,9 +507,10 @@ def test_a_model_that_nobody_holds_is_freed_with_its_decoders(build: Build) -> N
 
 @torch.no_grad()
 def test_two_streams_of_one_model_do_not_disturb_each_other(build: Build) -> None:
-    model, prompts = build(), (prompt(), prompt())
-    want = [model.generate(ids, 6, 3, 0.0, static=False)[:, 5:] for ids in prompts]
-    assert not torch.equal(*want)
+    want = [torch.zeros(1)] * 2
+    while torch.equal(*want):  # one model of thirty says the same whatever it reads
+        model, prompts = build(), (prompt(), prompt())
+        want = [model.generate(ids, 6, 3, 0.0, static=False)[:, 5:] for ids in prompts]
     streams = [stream(model, ids, Stop(6), GREEDY, 3, static=True) for ids in prompts]
     turns = list(zip(*streams, strict=True))
     for row, tokens in enumerate(want):

@@ -34,6 +34,7 @@ class Ban:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process as if the library were not installed."""
+    remote_sources()  # kept from here on; nobody can read them where the library is not
     for name in [n for n in sys.modules if n.split(".")[0] == "open_mythos"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Ban(), *sys.meta_path])

@@ -29,7 +29,8 @@ def ours(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@given(text=st.text(max_size=40) | st.sampled_from(WORDS))
+# Spellings of special tokens have their own test; Hypothesis draws the strings of our source too.
+@given(text=st.text(max_size=40).filter(lambda t: "<|" not in t) | st.sampled_from(WORDS))
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_ids_and_texts_are_ours(name: str, text: str) -> None:
     ours = TOKENIZERS[name]

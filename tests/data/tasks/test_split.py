@@ -43,5 +43,6 @@ def test_no_plain_property_of_an_instance_tells_its_side(statistic: str) -> None
     for value in np.unique(seen):
         chosen = is_held_out(keys[seen == value])
         if len(chosen) > 500:
+            # Seven of them, 3e-12: the keys are fresh, and there are a dozen such groups.
             deviation = (0.25 * 0.75 / len(chosen)) ** 0.5
-            assert abs(chosen.mean() - 1 / HELD_OUT_IN) < 5 * deviation
+            assert abs(chosen.mean() - 1 / HELD_OUT_IN) < 7 * deviation
