@@ -121,7 +121,7 @@ class Decoder:
         self.starts = torch.zeros_like(self.token) if padded else None
         self.told, self.logits = told, torch.empty(0, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self._fast = _compiled(Decoder._think) if compiled else None
+        self._fast = _compiled(Decoder._think, device) if compiled else None
         if graph is None:
             graph = device.type == "cuda" and not compiled
         if graph and compiled:
@@ -274,7 +274,15 @@ def captured(
     return graph, given
 
 
-def _compiled(step: Callable[..., None]) -> Callable[..., None]:
+# How Inductor writes a step for a CPU: products and sums in one instruction, and what lies between
+# its kernels in C++, too (dim 512, bfloat16, two cores: 6.9 ms a token, 6.6, and with both 5.6).
+ON_CPU: dict[str, str | bool] = {
+    "cpp.enable_floating_point_contract_flag": "fast",
+    "cpp_wrapper": True,
+}
+
+
+def _compiled(step: Callable[..., None], device: torch.device) -> Callable[..., None]:
     """One graph of a decoder's step, for this decoder alone.
 
     Everything that a guard would look at is fixed when a decoder is made, and looking takes a sixth
@@ -286,6 +294,9 @@ def _compiled(step: Callable[..., None]) -> Callable[..., None]:
     options: dict[str, str | int | bool | Callable[..., Any]] = {
         "guard_filter_fn": lambda guards: [False] * len(guards)
     }
+    if COMPILER == "inductor" and device.type == "cpu":
+        known = set(torch._inductor.list_options())
+        options |= {name: value for name, value in ON_CPU.items() if name in known}
     return torch.compile(own, fullgraph=True, dynamic=False, backend=COMPILER, options=options)
 
 
