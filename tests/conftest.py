@@ -4,10 +4,8 @@ import gc
 import os
 import sys
 import zlib
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -61,28 +59,6 @@ TINY: dict[str, Any] = {
 }
 
 Model = TypeVar("Model", bound=torch.nn.Module)
-
-
-# Python that is none of ours and runs for long; a tracer makes it two to three times slower.
-UNTRACED = (
-    ("_pytest.assertion.rewrite", "rewrite_asserts"),
-    ("matplotlib.figure", "Figure.savefig"),
-    ("triton.runtime.interpreter", "GridExecutor.__call__"),
-)
-COUNTED: set[str] = set()  # tests of which a case has run
-
-
-def pytest_collection() -> None:
-    """Where lines are counted, count none while others work; kernels are left out of the count."""
-    if sys.gettrace() is None or torch.cuda.is_available():
-        return
-    for module, path in UNTRACED:
-        with suppress(ImportError, AttributeError):
-            owner = import_module(module)
-            *holders, name = path.split(".")
-            for holder in holders:
-                owner = getattr(owner, holder)
-            setattr(owner, name, untraced(getattr(owner, name)))
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks are asked for
@@ -140,41 +116,6 @@ def encoded_once(encode: Callable[..., Any]) -> Callable[..., Any]:
         return known[key].copy()
 
     return call
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Lines are counted in the first case of every test; tracing them takes 40 % more time."""
-    tracer, name = sys.gettrace(), item.nodeid.partition("[")[0]
-    if tracer is None or name not in COUNTED:
-        COUNTED.add(name)
-        return (yield)
-    sys.settrace(None)
-    try:
-        return (yield)
-    finally:
-        sys.settrace(tracer)
-        noted()
-
-
-def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, during which nobody traces."""
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        tracer = sys.gettrace()
-        sys.settrace(None)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            sys.settrace(tracer)
-            noted()
-
-    return call
-
-
-def noted() -> None:
-    """A call, by which coverage's tracer finds its place again before its caller returns."""
 
 
 @pytest.fixture(autouse=True)
