@@ -98,8 +98,9 @@ class Decoder:
             padded: Whether prompts may be padded on the left.
             graph: Capture a CUDA graph; None does where the model is on a CUDA device.
             compiled: Compile the step where no graph is captured: on a CPU a token then takes a
-                fifth of the time, and the first step waits for the compiler, 30 s where its own
-                cache on disk is empty and 5 s otherwise. It pays from some thousands of tokens.
+                fifth of the time, and the first step waits for the compiler, 30 to 100 s where its
+                own cache on disk is empty and 5 to 11 s otherwise. It pays from some thousands of
+                tokens.
                 Like a graph it is bound to the weights' dtype and place; values may change.
             told: Whether the caller chooses the tokens (`follow`), from `logits`, by rules that no
                 graph could hold; nothing is drawn then.
