@@ -123,7 +123,7 @@ def test_the_gate_learns_where_the_answer_is_cheap(network: OpenMythos) -> None:
         costs.append(float(terms.parts["cross_entropy"]))
     logits = [network.head(x) for x in (*out.loop_features, out.features)]
     each = [float(F.cross_entropy(x.flatten(0, 1), targets.flatten()).detach()) for x in logits]
-    assert costs[-1] < costs[0]
+    assert costs[-1] < costs[0] - 0.05
     assert costs[-1] < sum(each) / len(each)
 
 

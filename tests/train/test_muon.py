@@ -38,28 +38,15 @@ def by_ours(start: Tensor, grads: Sequence[Tensor], cut: Cut | None = None) -> T
     return own.detach()
 
 
-def gradients(*shape: int) -> list[Tensor]:
-    """Of four steps, around a matrix whose singular values are all one.
-
-    Rounding in bfloat16 alone decides where a singular vector of a value near zero is taken.
-    """
-    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-    noise = 0.4 / (shape[-2] ** 0.5 + shape[-1] ** 0.5)  # a norm of 0.4, more or less
-    return [u @ v + noise * torch.randn(shape) for _ in range(4)]
-
-
 def close(got: Tensor, want: Tensor, start: Tensor) -> None:
-    """As near as bfloat16, in which both iterate, lets two orders of the same sums be.
-
-    Two units in the last place of each of four updates, which are up to 0.08 times one.
-    """
-    assert (want - start).abs().max() > 0.01
-    torch.testing.assert_close(got, want, rtol=0, atol=4 * 0.08 * 2 * 2**-7)
+    """As near as bfloat16, in which both iterate, lets two orders of the same sums be."""
+    assert (want - start).abs().max() > 0.1
+    torch.testing.assert_close(got, want, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (20, 12), (16, 16), (1, 7)])
 def test_a_matrix_goes_where_torchs_muon_takes_it(shape: tuple[int, int]) -> None:
-    start, grads = torch.randn(shape), gradients(*shape)
+    start, grads = torch.randn(shape), [torch.randn(shape) for _ in range(4)]
     [want] = by_torch([start], [[g] for g in grads])
     close(by_ours(start, grads), want, start)
 
@@ -68,7 +55,7 @@ def test_a_matrix_goes_where_torchs_muon_takes_it(shape: tuple[int, int]) -> Non
 def test_a_stack_goes_where_torchs_muon_takes_its_matrices_one_by_one(
     shape: tuple[int, int, int],
 ) -> None:
-    start, grads = torch.randn(shape), gradients(*shape)
+    start, grads = torch.randn(shape), [torch.randn(shape) for _ in range(4)]
     want = torch.stack(by_torch(list(start), [list(g) for g in grads]))
     close(by_ours(start, grads), want, start)
 
@@ -84,13 +71,7 @@ def test_a_stack_goes_where_torchs_muon_takes_its_matrices_one_by_one(
 def test_a_fused_tensor_goes_where_its_parts_would_go_alone(
     shape: tuple[int, ...], cut: Cut
 ) -> None:
-    start = torch.randn(shape)
-    # Of sizes far apart, which whole matrices would keep and parts do not.
-    pieces = (
-        [8**i * grad for grad in gradients(*piece.shape)]
-        for i, piece in enumerate(start.split(cut.widths, dim=cut.dim))
-    )
-    grads = [torch.cat(step, dim=cut.dim) for step in zip(*pieces, strict=True)]
+    start, grads = torch.randn(shape), [torch.randn(shape) for _ in range(4)]
 
     def parts(tensor: Tensor) -> list[Tensor]:
         pieces = tensor.split(cut.widths, dim=cut.dim)

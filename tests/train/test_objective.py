@@ -271,7 +271,7 @@ def test_the_prior_teaches_halting(network: Any, loops: Any) -> None:
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
         optimizer.step()
         costs.append(float(cost.detach()))
-    assert costs[-1] < 0.8 * costs[0]
+    assert costs[-1] < 0.5 * costs[0]
 
 
 def test_a_prior_over_weights_that_are_not_there_is_refused(pair: tuple[Tensor, Tensor]) -> None:
