@@ -1,28 +1,21 @@
 """Runs cases one after the other: guarded, within a budget, and saved after each."""
 
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from open_mythos.bench.catalogue import SUITES
 from open_mythos.bench.counts import compiled_graphs, forget_compiled
 from open_mythos.bench.record import Document, Figures, Row
-from open_mythos.bench.suite import Case, Found, Setting
+from open_mythos.bench.suite import Case, Found, Setting, told
 from open_mythos.bench.suites.ceilings import ceilings, measure
 from open_mythos.errors import InputError
 
 
 Tell = Callable[[str], None]
-
-LONGEST_ERROR = 300
-# Results are published; where somebody's files lie is not part of them.
-FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.@+-]+/)+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +145,3 @@ def nonsense(figures: Figures) -> str:
     """What is wrong with the figures; empty if every one is a finite number."""
     bad = [name for name, figure in figures.items() if not math.isfinite(figure.value)]
     return f"not finite: {', '.join(bad)}" if bad else ""
-
-
-def told(error: Exception) -> str:
-    """An exception in one line without folders."""
-    kind = "out of memory" if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
-    line = " ".join(str(error).split())
-    return f"{kind}: {FOLDERS.sub('', line)}"[:LONGEST_ERROR]

@@ -1,5 +1,6 @@
 """What a suite is: from a setting to guarded pieces of work, each with what it will find."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -15,6 +16,11 @@ from open_mythos.bench.ours import DTYPES, Engine
 from open_mythos.bench.record import Figure, Figures
 from open_mythos.bench.sizes import Size
 from open_mythos.train.recipe import Precision
+
+
+LONGEST_ERROR = 300
+# Results are published; where somebody's files lie is not part of them.
+FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.@+-]+/)+")
 
 
 PEER_COMPILE_SECONDS = 60.0
@@ -165,3 +171,10 @@ def _openmythos_05(setting: Setting, attn: str) -> Callable[[], Contender]:
 def has_hugging_face() -> bool:
     """Whether transformers is installed."""
     return find_spec("transformers") is not None
+
+
+def told(error: Exception) -> str:
+    """An exception in one line without folders."""
+    kind = "out of memory" if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
+    line = " ".join(str(error).split())
+    return f"{kind}: {FOLDERS.sub('', line)}"[:LONGEST_ERROR]

@@ -12,7 +12,7 @@ from open_mythos.engine.settings import EngineConfig
 from open_mythos.nn.attention.context import AttentionContext
 from open_mythos.nn.rotary import Rotary
 from open_mythos.nn.upload import upload
-from open_mythos.ops.paged import Blocks, cuts_of
+from open_mythos.ops.paged import POSITIONS, Blocks, cuts_of
 
 
 # Queries and keys are turned when the rows are projected; who looks needs no angles.
@@ -55,6 +55,17 @@ def fillers(settings: EngineConfig, count: int, device: torch.device) -> Tensor:
     return upload([[number] * count for number in row], device, torch.int64)
 
 
+def room_for_cuts(settings: EngineConfig) -> int:
+    """Cuts of a filled call: of its pieces, each of any length, and of what fills it up."""
+    return 2 * -(-settings.chunk // POSITIONS) + settings.rows + 1
+
+
+def spare_cuts(start: int, stop: int, count: int, device: torch.device) -> Tensor:
+    """So many cuts (2, count) of rows start .. stop that are nobody's, the last of them empty."""
+    firsts = torch.arange(start, start + count * POSITIONS, POSITIONS, device=device)
+    return torch.stack((firsts.clamp(max=stop), (stop - firsts).clamp(0, POSITIONS)))
+
+
 @dataclass(frozen=True)
 class Piece:
     """Rows start .. stop of a call that are positions of one request, which sees `width` blocks."""
@@ -78,6 +89,7 @@ class Call:
         numbers: (7, N) int64: lane, position, place inside of a slot, loops done, loops at most,
             row of the block table, token.
         cuts: Of the pieces' rows, as `Blocks` has them; None where nobody asks.
+        filled: Whether these are pieces alone, and fillers behind them up to one of few sizes.
     """
 
     runs: Sequence[Run]
@@ -87,6 +99,7 @@ class Call:
     pieces: tuple[Piece, ...]
     numbers: Tensor
     cuts: Tensor | None = None
+    filled: bool = False
 
     @classmethod
     def of(cls, runs: Sequence[Run], settings: EngineConfig, pages: Pages) -> "Call":
@@ -146,6 +159,31 @@ class Call:
                 pieces.append(replace(piece, start=start, stop=start + count))
             start += count
         return replace(self, numbers=numbers, pieces=tuple(pieces))
+
+    def fill(self, settings: EngineConfig) -> "Call":
+        """Pieces alone, filled up to one of the settings' sizes; itself where none fits."""
+        rows, device = self.numbers.shape[1], self.numbers.device
+        size = settings.piece_bucket(rows)
+        if self.cuts is None or self.single or size is None:
+            return self
+        numbers = torch.cat((self.numbers, fillers(settings, size - rows, device)), 1)
+        spare = room_for_cuts(settings) - self.cuts.shape[1]
+        cuts = torch.cat((self.cuts, spare_cuts(rows, size, spare, device)), 1)
+        return replace(self, numbers=numbers, cuts=cuts, filled=True)
+
+    def nobodys(self, settings: EngineConfig) -> "Call":
+        """A call of this shape whose rows are all fillers."""
+        rows, device = self.numbers.shape[1], self.numbers.device
+        numbers, cuts = fillers(settings, rows, device), self.cuts
+        if cuts is not None:
+            cuts = spare_cuts(0, rows, cuts.shape[1], device)
+        return replace(self, numbers=numbers, cuts=cuts)
+
+    def into(self, other: "Call") -> None:
+        """Write this call's numbers over those of another of its shape."""
+        other.numbers.copy_(self.numbers)
+        if self.cuts is not None and other.cuts is not None:
+            other.cuts.copy_(self.cuts)
 
     @property
     def lanes(self) -> Tensor:

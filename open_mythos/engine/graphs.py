@@ -2,13 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from open_mythos.engine.call import Call, fillers
+from open_mythos.engine.call import Call
 from open_mythos.engine.settings import EngineConfig
 
 
@@ -24,12 +24,12 @@ class Recorded:
     """A stage in one shape.
 
     Attributes:
-        numbers: Of the call, read when it is replayed.
+        call: Whose numbers are read when it is replayed.
         out: What it gave when it was last replayed.
         replay: Run it.
     """
 
-    numbers: Tensor
+    call: Call
     out: Tensor
     replay: Callable[[], object]
 
@@ -48,27 +48,28 @@ class Graphs:
         self._pool: Any = None
 
     def fits(self, call: Call) -> bool:
-        """Whether there are few calls of this shape: single positions, filled up to a bucket."""
-        return not call.pieces and call.numbers.shape[1] in (self.settings.buckets or ())
+        """Whether there are few calls of this shape: they have been filled up to a bucket."""
+        if call.pieces:
+            return call.filled
+        return call.numbers.shape[1] in (self.settings.buckets or ())
 
     def run(self, stage: Stage, call: Call, name: Hashable) -> Tensor:
         """What `stage` gives for `call`.
 
         Args:
             stage: Follows from the call's numbers and shape and from `name`.
-            call: Single positions.
+            call: Single positions, or pieces alone.
             name: All that it follows from beside.
         """
-        key = (name, call.numbers.shape[1], call.width)
+        key = (name, call.numbers.shape[1], call.width, call.filled)
         found = self._kept.get(key)
         if found is None:
             # On rows that are nobody's: trying it changes nothing.
-            numbers = fillers(self.settings, call.numbers.shape[1], call.numbers.device)
-            found = self._kept[key] = self.record(stage, replace(call, numbers=numbers))
+            found = self._kept[key] = self.record(stage, call.nobodys(self.settings))
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
-        found.numbers.copy_(call.numbers)
+        call.into(found.call)
         found.replay()
         return found.out
 
@@ -98,7 +99,7 @@ class Graphs:
             said[:] = [stage(call)]
 
         replay = self.capture(run, run)
-        return Recorded(call.numbers, said[0], replay)
+        return Recorded(call, said[0], replay)
 
     def capture(
         self, warm: Callable[[], object], run: Callable[[], object]

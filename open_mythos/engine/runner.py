@@ -139,16 +139,57 @@ class Runner:
         """Pieces of prompts that leave in one way, through the whole network."""
         call, stages, track = self._call(runs), self.stages, runs[0].track
         if track.leave is None and self.model.cfg.readout == "last":
-            landing = self._landing(call, runs, stages.straight(call, track.n_loops), stages.logits)
-            ran = [(track.n_loops, call.numbers.shape[1])]
-            return Read(landing, [track.n_loops] * len(runs), ran)
+            loops = track.n_loops
+            said = self._piece(lambda c: stages.straight(c, loops), call, "straight", loops)
+            ran = [(loops, call.numbers.shape[1])]
+            return Read(self._landing(call, runs, said, stages.logits), [loops] * len(runs), ran)
         if track.leave is not None:
             stages.lanes.prepare(track.leave.exit)
-        stages.enter(call)
-        gone, ran = stages.descend(call, track.leave)
-        landing = self._landing(call, runs, stages.coda(call), stages.logits)
+        self._piece(stages.enter, call, "enter", stages.lanes.kinds)
+        gone, ran = self._descend(call, track.leave)
+        landing = self._landing(call, runs, self._piece(stages.coda, call, "coda"), stages.logits)
         last = [start + len(run.lanes) - 1 for run, start in zip(runs, call.starts, strict=True)]
         return Read(landing, gone[upload(last, self.device)].tolist(), ran)
+
+    def _descend(self, call: Call, leave: Leave | None) -> tuple[Tensor, list[tuple[int, int]]]:
+        """All loops of pieces that have entered, and those that have left out of the call.
+
+        Args:
+            call: Pieces alone, all of as many loops at most.
+            leave: How their positions leave early.
+
+        Returns:
+            (N,) int64, after how many loops each has left; and the calls of the core, loops and
+            rows.
+        """
+        stages, ends, done, part, ran = self.stages, call.runs[0].track.n_loops, 0, call, []
+        left = torch.empty_like(call.loops)
+        index = torch.arange(len(left), device=left.device)
+        compacts = stages.early and (leave is not None or self.model.cfg.readout != "last")
+        while done < ends:
+            loop = 0 if leave is None else counted(leave.exit, done)
+            turns = self.settings.stride if leave is None or counted(leave.exit, 0) else 1
+            turns = min(turns if compacts else ends, ends - done)
+            stage = partial(stages.fall, leave=leave, loop=loop, turns=turns)
+            party = Party(leave, loop)
+            gone = self._piece(stage, part, "fall", turns, party, known=party.known)
+            left[index], done = gone, done + turns
+            ran.append((turns, len(gone)))
+            if not compacts or done == ends:
+                break
+            going = (gone == 0).nonzero().squeeze(1)  # the host waits for how many there are
+            if not len(going):
+                break
+            part, index = part.kept(going, done), index[going]
+        return left, ran
+
+    def _piece(
+        self, stage: Callable[[Call], Tensor], call: Call, *name: Hashable, known: bool = True
+    ) -> Tensor:
+        """`_run` of pieces alone, filled up where that is captured; what it says of their rows."""
+        if self.graphs is None or not known:
+            return stage(call)
+        return self._run(stage, call.fill(self.settings), *name)[: call.numbers.shape[1]]
 
     def _leaves(self, runs: Sequence[Run]) -> bool:
         """Whether a position may leave before its end."""

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from open_mythos.errors import ConfigError
 
 
+# Positions of prompts beyond which capturing gains nothing: running takes longer.
+CAPTURED = 8192
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """Sizes of an engine; everything that it allocates follows from them and the model's config.
@@ -92,3 +96,10 @@ class EngineConfig:
     def few(self) -> tuple[int, ...]:
         """Buckets for single positions of every row: powers of two, then multiples of 8."""
         return tuple(sorted({1, 2, 4, *range(8, self.rows, 8), self.rows}))
+
+    def piece_bucket(self, count: int) -> int | None:
+        """What a call of `count` positions of prompts is filled up to; None: it is left alone."""
+        if count > min(self.chunk, CAPTURED):
+            return None
+        step = max(16, 1 << max((count - 1).bit_length() - 3, 0))  # at most a quarter is filling
+        return min(-(-count // step) * step, self.chunk)

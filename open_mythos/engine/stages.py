@@ -9,7 +9,7 @@ from torch import Tensor
 
 from open_mythos.engine.call import BlockTables, Call
 from open_mythos.engine.departing import Departing
-from open_mythos.engine.lanes import Accounts, Lanes, Party, counted
+from open_mythos.engine.lanes import Accounts, Lanes, Party
 from open_mythos.engine.pages import Pages, View, nowhere
 from open_mythos.engine.settings import EngineConfig
 from open_mythos.model.mythos import OpenMythos
@@ -132,36 +132,12 @@ class Stages:
         """Show deeper loops what rows wrote last that have left after `gone` (N,) > 0 loops."""
         self.pages.deepen_rows(call.numbers[2], gone, call.ends)
 
-    def descend(self, call: Call, leave: Leave | None) -> tuple[Tensor, list[tuple[int, int]]]:
-        """All loops of pieces that have entered, and those that have left out of the call.
-
-        Args:
-            call: Pieces alone, all of as many loops at most.
-            leave: How their positions leave early.
-
-        Returns:
-            (N,) int64, after how many loops each has left; and the calls of the core, loops and
-            rows.
-        """
-        ends, done, part, ran = call.runs[0].track.n_loops, 0, call, []
-        left = torch.empty_like(call.loops)
-        index = torch.arange(len(left), device=left.device)
-        compacts = self.early and (leave is not None or self.model.cfg.readout != "last")
-        while done < ends:
-            loop = 0 if leave is None else counted(leave.exit, done)
-            turns = self.settings.stride if leave is None or counted(leave.exit, 0) else 1
-            turns = min(turns if compacts else ends, ends - done)
-            gone, done = self.loop(part, [Party(leave, loop)], turns), done + turns
-            left[index] = gone
-            ran.append((turns, len(gone)))
-            if not compacts or done == ends:
-                break
-            self.show(part, gone)
-            going = (gone == 0).nonzero().squeeze(1)  # the host waits for how many there are
-            if not len(going):
-                break
-            part, index = part.kept(going, done), index[going]
-        return left, ran
+    def fall(self, call: Call, leave: Leave | None, loop: int, turns: int) -> Tensor:
+        """`loop` of pieces that leave in one way; who has left shows it to deeper loops at once."""
+        gone = self.loop(call, [Party(leave, loop)], turns)
+        if self.early:
+            self.show(call, gone)
+        return gone
 
     def straight(self, call: Call, loops: int) -> Tensor:
         """`enter`, `loop` and `coda` of rows that all run so many loops, (N, 1, dim).

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FunctionType
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -281,6 +282,12 @@ def captured(
     return graph, given
 
 
+def _called_from_cpp() -> bool:
+    """Whether what Inductor writes in C++ can call grouped products: torch 2.12 has them there."""
+    fallbacks = import_module("torchgen.aoti.fallback_ops").inductor_fallback_ops
+    return "aten._grouped_mm.default" in fallbacks
+
+
 def _compiled(step: Callable[..., None], device: torch.device) -> Callable[..., None]:
     """One graph of a decoder's step, for this decoder alone.
 
@@ -295,6 +302,8 @@ def _compiled(step: Callable[..., None], device: torch.device) -> Callable[..., 
     }
     if COMPILER == "inductor" and device.type == "cpu":
         known = set(torch._inductor.list_options())
+        if not _called_from_cpp():
+            known.discard("cpp_wrapper")
         options |= {name: value for name, value in ON_CPU.items() if name in known}
     return torch.compile(own, fullgraph=True, dynamic=False, backend=COMPILER, options=options)
 

@@ -9,7 +9,7 @@ import torch
 
 from open_mythos.bench import runner as module
 from open_mythos.bench.record import Document, Figure, load
-from open_mythos.bench.runner import Limits, Runner, told
+from open_mythos.bench.runner import Limits, Runner
 from open_mythos.bench.sizes import size_tiny
 from open_mythos.bench.suite import Case, Found, Setting
 
@@ -95,7 +95,3 @@ def test_a_run_says_what_it_ran_on(go: Callable[..., Document]) -> None:
     run = go().runs[0]
     assert (run["a"], run["size"]) == (1, "tiny")
     assert run["seconds"] >= 0
-
-
-def test_an_exhausted_memory_is_called_that() -> None:
-    assert told(torch.OutOfMemoryError("CUDA out of memory.")).startswith("out of memory: CUDA")

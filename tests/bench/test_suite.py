@@ -15,6 +15,7 @@ from open_mythos.bench.suite import (
     has_hugging_face,
     peers,
     rates,
+    told,
     training_seconds,
 )
 
@@ -68,3 +69,10 @@ def test_a_peer_that_is_not_there_fails_in_its_own_case() -> None:
 
 def test_transformers_is_looked_for_and_not_imported() -> None:
     assert isinstance(has_hugging_face(), bool)
+
+
+def test_an_error_is_one_line_without_folders() -> None:
+    assert told(torch.OutOfMemoryError("CUDA out of memory.")).startswith("out of memory: CUDA")
+    said = told(RuntimeError("no such thing:\n/home/somebody/cache/step.cpp:12"))
+    assert said == "RuntimeError: no such thing: step.cpp:12"
+    assert len(told(RuntimeError("x" * 5000))) == 300

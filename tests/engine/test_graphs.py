@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
 from open_mythos.config.mythos import MythosConfig
-from open_mythos.engine.call import Call
+from open_mythos.engine.call import Call, room_for_cuts
 from open_mythos.engine.engine import Engine
 from open_mythos.engine.flight import Run, Track
 from open_mythos.engine.graphs import Graphs, Recorded, Stage
@@ -21,6 +22,10 @@ class Again(Graphs):
     recorded = 0
     replayed = 0
     launched = 0
+
+    def __init__(self, settings: EngineConfig) -> None:
+        super().__init__(settings)
+        self.filled: set[int] = set()
 
     def capture(
         self, warm: Callable[[], object], run: Callable[[], object]
@@ -36,12 +41,14 @@ class Again(Graphs):
     def record(self, stage: Stage, call: Call) -> Recorded:
         out = stage(call).clone()
         self.recorded += 1
+        if call.filled:
+            self.filled.add(call.numbers.shape[1])
 
         def replay() -> None:
             self.replayed += 1
             out.copy_(stage(call))
 
-        return Recorded(call.numbers, out, replay)
+        return Recorded(call, out, replay)
 
 
 @pytest.mark.parametrize("exit", [None, "latent:0.3", "kl:0.05", "act:0.9"])
@@ -117,6 +124,60 @@ def test_only_few_shapes_fit(sizes: Any) -> None:
     piece = Call.of([Run(track, 0, [4, 5], [0, 1], 0)], graphs.settings, pages(graphs.settings))
     assert not graphs.fits(piece)
     assert not Graphs(sizes()).fits(call(sizes(), [0]))
+
+
+@pytest.mark.parametrize(("changes", "exit"), [
+    ({"halted": "freeze"}, None), ({"halted": "freeze"}, "latent:0.3"),
+    ({"halted": "freeze"}, "kl:0.05"),
+    ({"readout": "last", "halted": "freeze"}, "latent:0.3"), ({"readout": "last"}, None),
+    ({"readout": "last"}, "latent:0.3"), ({"kv": "first"}, "latent:0.3"),
+])  # fmt: skip
+def test_replayed_pieces_say_what_each_request_says_alone(
+    build: Any, ask: Any, alone: Any, sizes: Any, changes: dict[str, Any], exit: str | None
+) -> None:
+    model = build(attn_type="gqa", max_seq_len=96, **changes)
+    settings = sizes(blocks=80, rows=5, chunk=40, stride=2, buckets=(1, 2, 4), prompts_at_once=True)
+    engine = Engine(model, settings=settings)
+    graphs = engine.runner.graphs = Again(settings)
+    engine.runner.stages.pages.pieces_reach = True  # by blocks, as on a GPU
+    lengths = (3, 61, 20, 2, 7, 33)
+    requests = [ask(torch.randint(0, 30, (n,)).tolist(), 3, 4, exit) for n in lengths]
+    said = engine.complete(requests)
+    assert [list(one.tokens) for (one,) in said] == [alone(model, r) for r in requests]
+    assert graphs.replayed > graphs.recorded > 0
+    assert graphs.filled <= {16, 32, 40}
+    assert len(graphs.filled) > 1
+
+
+@given(st.integers(1, 300), st.integers(1, 60), st.data())
+def test_a_piece_is_filled_with_rows_that_are_nobodys(
+    chunk: int, rows: int, data: st.DataObject
+) -> None:
+    """Every row of a filled call is in one cut, by whoever it is; and where few are left, too."""
+    settings = EngineConfig(blocks=400, block_size=4, rows=rows, chunk=max(chunk, 4))
+    lengths: list[int] = []
+    while len(lengths) < rows and sum(lengths) + 2 <= settings.chunk:
+        lengths.append(data.draw(st.integers(2, settings.chunk - sum(lengths))))
+    looks = pages(settings)
+    looks.pieces_reach = True
+    runs, start = [], 0
+    for row, length in enumerate(lengths):
+        track = Track(row, [0] * length, 2, None, row=row, blocks=[1] * length)
+        runs.append(Run(track, 0, list(range(start, start + length)), range(length), 0))
+        start += length
+    shown = Call.of(runs, settings, looks)
+    going = torch.tensor(sorted(data.draw(st.sets(st.integers(0, start - 1), min_size=1))))
+    for part in (shown, shown.kept(going, 1)):
+        full, count = part.fill(settings), part.numbers.shape[1]
+        assert full.filled
+        assert full.cuts is not None
+        assert full.cuts.shape[1] == room_for_cuts(settings)
+        assert count <= full.numbers.shape[1] <= max(count + 16, 1.25 * count + 1)
+        cut = [range(first, first + n) for first, n in full.cuts.T.tolist()]
+        assert [row for rows in cut for row in rows] == list(range(full.numbers.shape[1]))
+        for inside in cut:
+            assert len(set(full.numbers[5, inside.start : inside.stop].tolist())) <= 1
+        assert (full.numbers[5, count:] == settings.rows).all()
 
 
 def reads(engine: Engine, requests: list[Any]) -> dict[int, list[tuple[int, int]]]:

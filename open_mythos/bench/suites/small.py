@@ -7,7 +7,7 @@ from open_mythos.bench.contender import Contender, Work
 from open_mythos.bench.ours import Engine, Ours
 from open_mythos.bench.peers.openmythos_05 import OpenMythos05
 from open_mythos.bench.sizes import Size, size_cpu, size_cpu_512, size_tiny
-from open_mythos.bench.suite import Case, Found, Setting, rates
+from open_mythos.bench.suite import Case, Found, Setting, rates, told
 from open_mythos.train.recipe import Precision
 
 
@@ -72,7 +72,7 @@ def _turns(
                 works[name].step()
             except (RuntimeError, ValueError, ImportError) as error:  # bf16 that does not run here
                 works.pop(name, None)
-                failed[name] = str(error)
+                failed[name] = told(error)
         steps = {name: work.step for name, work in works.items()}
         cap = DECODE_CAP if what == "decode" else TRAIN_CAP
         timings = setting.clock.in_turns(steps, rounds=ROUNDS, cap=cap)
