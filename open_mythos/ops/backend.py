@@ -56,7 +56,16 @@ def has_grouped() -> bool:
 
 def traced() -> bool:
     """Whether torch is recording a graph, so that no value may be read on the host."""
-    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    return torch.compiler.is_compiling() or exporting()
+
+
+def exporting() -> bool:
+    """Whether torch is recording a graph to be taken elsewhere.
+
+    `torch.compiler.is_exporting()` says what this flag says, but to Dynamo of torch 2.11, which
+    takes it for true wherever it compiles.
+    """
+    return torch.compiler._is_exporting_flag
 
 
 def summed(x: Tensor) -> bool:
@@ -69,7 +78,7 @@ def summed(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and torch.compiler.is_compiling()
-        and not torch.compiler.is_exporting()
+        and not exporting()
         and 0 < x.numel() <= x.shape[-1]  # last: an export must not be told how many rows it has
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
@@ -153,8 +162,7 @@ def experts_backend(
         return wanted
     dim, some = x.shape[-1], x.shape[0] > 0
     # On a CPU, where reading counts is free, training steps by the loop took 0.82 and 0.93 of the
-    # time (16 experts, one thread, minima of 8 on a busy machine; medians 0.90 and 0.99). A graph
-    # of torch 2.11, which says that it is exported whenever it is compiled, has nothing else.
+    # time (16 experts, one thread, minima of 8 on a busy machine; medians 0.90 and 0.99).
     grouped = has_grouped() and x.dtype == torch.bfloat16 and some and (x.is_cuda or traced())
     grouped = grouped and dim % GROUPED_ALIGNMENT == 0 and hidden % GROUPED_ALIGNMENT == 0
     # In float32 the kernels are 2.6 times slower than the loop (H200), which no graph can hold.
@@ -162,20 +170,19 @@ def experts_backend(
     fused = HAS_TRITON and x.is_cuda and some
     fused = fused and (x.dtype in (torch.bfloat16, torch.float16) or wide)
     fused = fused and dim % FUSED_ALIGNMENT == 0 and hidden % FUSED_ALIGNMENT == 0
-    # These two come before any question about graphs: Dynamo of torch 2.11 says that it exports.
     if fused and not (grouped and (choices or x.shape[0]) < FUSED_LOAD * count):
         return "fused"
-    copied = traced() and not torch.compiler.is_exporting() and not x.is_cuda
+    copied = traced() and not exporting() and not x.is_cuda
     copied = copied and some and not torch.is_grad_enabled()
     if copied and (choices or x.shape[0]) <= GATHERED_LOAD * count:
         return "gathered"
     blocks = some and not x.is_cuda and x.device.type == "cpu"
     blocks = blocks and x.dtype in (torch.bfloat16, torch.float32)
-    blocks = blocks and not torch.compiler.is_exporting()
+    blocks = blocks and not exporting()
     if blocks and (traced() or (choices or x.shape[0]) >= BLOCKS_LOAD * count):
         return "blocks"
     if grouped:
         return "grouped"
     few = count <= FEW_EXPERTS
-    fixed = torch.compiler.is_exporting() or capturing() or (traced() and few)
+    fixed = exporting() or capturing() or (traced() and few)
     return "dense" if fixed else "loop"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from open_mythos.ops.attend import attend
-from open_mythos.ops.backend import HAS_TRITON, traced
+from open_mythos.ops.backend import HAS_TRITON, exporting, traced
 
 
 # Widest latent or head that a kernel holds in registers.
@@ -104,7 +104,7 @@ def has_kernel(q: Tensor, keys: Tensor, values: Tensor) -> bool:
         and q.dtype == keys.dtype == values.dtype
         and max(keys.shape[-1], values.shape[-1]) <= WIDEST
         and not (torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad))
-        and not torch.compiler.is_exporting()
+        and not exporting()
     )
 
 

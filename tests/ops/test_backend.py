@@ -50,15 +50,15 @@ def test_a_cpu_takes_blocks_for_many_choices_and_in_every_recorded_graph(
         (torch.float32, 16, 8, False),
     ],
 )
-def test_where_compiling_says_that_it_exports_grouped_is_picked_only_where_it_is_right(
+def test_an_exported_graph_has_grouped_experts_only_where_they_are_right(
     dtype: torch.dtype,
     width: int,
     hidden: int,
     grouped: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As torch 2.11 does; an exported graph may run anywhere, and cannot hold an op of a CPU."""
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    """It may run anywhere, and cannot hold an op of a CPU."""
+    monkeypatch.setattr(torch.compiler, "_is_exporting_flag", True)
     chosen = experts_backend(torch.zeros(4, width, dtype=dtype), 64, hidden, "auto")
     assert chosen == ("grouped" if grouped and has_grouped() else "dense")
 
@@ -77,7 +77,7 @@ class OnCuda:
         self.shape, self.dtype = (rows, width), dtype
 
 
-@pytest.mark.parametrize("exporting", [False, True])  # as torch 2.11 says whenever it compiles
+@pytest.mark.parametrize("exporting", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "width", "hidden", "choices", "want"),
     [
@@ -102,7 +102,7 @@ def test_on_cuda_fused_is_picked_where_it_is_right(
 ) -> None:
     monkeypatch.setattr(backend, "HAS_TRITON", True)
     monkeypatch.setattr(backend, "has_grouped", lambda: True)
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    monkeypatch.setattr(torch.compiler, "_is_exporting_flag", exporting)
     x = OnCuda(8, width, dtype)
     chosen = experts_backend(x, 4, hidden, "auto", choices=choices)
     assert chosen == (want or ("dense" if exporting else "loop"))
@@ -157,7 +157,7 @@ def test_a_compiled_step_copies_the_experts_of_few_choices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    monkeypatch.setattr(torch.compiler, "_is_exporting_flag", exporting)
     with torch.set_grad_enabled(grad):
         assert experts_backend(torch.zeros(rows, 12), 16, 8, "auto", choices=choices) == want
 
@@ -167,15 +167,15 @@ def test_one_row_is_summed_in_compiled_inference_only(monkeypatch: pytest.Monkey
     with torch.no_grad():
         assert not summed(one)
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
+        monkeypatch.setattr(torch.compiler, "_is_exporting_flag", False)
         assert summed(one)
         assert not summed(two)
         assert not summed(one[:, :0])
         with torch.autocast("cpu", torch.bfloat16):
             assert not summed(one)
-        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        monkeypatch.setattr(torch.compiler, "_is_exporting_flag", True)
         assert not summed(one)
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
+    monkeypatch.setattr(torch.compiler, "_is_exporting_flag", False)
     assert not summed(one)
 
 
