@@ -335,7 +335,7 @@ def test_a_gpu_says_the_same(
     said.backward()
 
     def off(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float((a.double().cpu() - b).norm() / b.norm())
+        return float(((a.double().cpu() - b).norm() / b.norm()).detach())
 
     assert off(got, want) < most
     for (name, a), b in zip(there.named_parameters(), model.parameters(), strict=True):

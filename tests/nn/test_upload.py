@@ -14,11 +14,12 @@ def test_numbers_and_rows_of_numbers() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")  # a prototype
 def test_nobody_waits_for_the_device() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         found = upload([4, 5], torch.device("cuda"))
     finally:
         torch.cuda.set_sync_debug_mode("default")
