@@ -21,8 +21,6 @@ from open_mythos.train.recipe import Precision
 LONGEST_ERROR = 300
 # Results are published; where somebody's files lie is not part of them.
 FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.@+-]+/)+")
-
-
 PEER_COMPILE_SECONDS = 60.0
 COMPILE_SECONDS = 45.0
 CASE_SECONDS = 8.0

@@ -52,7 +52,7 @@ def fillers(settings: EngineConfig, count: int, device: torch.device) -> Tensor:
     """The numbers (7, count) of rows that are nobody's: they see nothing, and write nowhere."""
     beyond = nowhere(settings.blocks, settings.block_size)
     row = (settings.lanes, 0, beyond, 0, 1, settings.rows, 0)
-    return upload([[number] * count for number in row], device, torch.int64)
+    return upload(row, device, torch.int64).unsqueeze(1).repeat(1, count)
 
 
 def room_for_cuts(settings: EngineConfig) -> int:
