@@ -67,6 +67,7 @@ class Engine:
         self.counters = Counters()
         self._writers: dict[int, Writer] = {}  # by track
         self._tracks: dict[int, list[Track]] = {}  # by request
+        self._staying: list[Track] = []
         self._numbers = 0
         self._ended: list[Event] = []
         self.moved = False
@@ -191,6 +192,7 @@ class Engine:
         landing = self.scheduler.landing()
         if landing:
             events += self._land(landing, self.runner.land(landing))
+            self._seat()
         entering = self.scheduler.begin()
         if self._at_once:
             pieces = [run for run in entering if self.runner.reads(run)]
@@ -205,6 +207,7 @@ class Engine:
             self.scheduler.turned(going, done.turns, done.left)
             self.counters.turns += done.turns
             self.counters.positions += done.turns * sum(len(run.lanes) for run in going)
+        self._seat()
         self.moved = self.moved or bool(landing or entering or going)
         return events
 
@@ -297,9 +300,20 @@ class Engine:
                 events.append(event)
                 if event.finish is not None:
                     self._remove(track)
-                elif self.residents is not None and self.residents.welcomes(track, writers[i]):
-                    self.residents.take(self.scheduler, track, writers[i])
+                elif self.residents is not None:
+                    self._staying.append(track)
         return events
+
+    def _seat(self) -> None:
+        """Let who has just said a token stay on the device, while no run waits for its stage.
+
+        Somebody may have to give his blocks for it: those who are under way, or who stay next.
+        """
+        for track in self._staying:
+            writer, residents = self._writers[track.id], self.residents
+            if residents is not None and track.row >= 0 and residents.welcomes(track, writer):
+                residents.take(self.scheduler, track, writer)
+        self._staying.clear()
 
     def _commit(self, residents: Residents, said: Iterable[Said]) -> list[Event]:
         """A token for each time that somebody who stays on the device has said one."""

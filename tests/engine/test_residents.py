@@ -235,3 +235,16 @@ def test_what_is_no_number_ends_with_an_error_and_spoils_nobody(
     engine.refresh()
     engine.add(request)
     assert [event.token for event in engine.run()] == want
+
+
+def test_who_stays_may_take_the_blocks_of_who_was_about_to_enter(
+    build: Any, ask: Any, alone: Any, sizes: Any
+) -> None:
+    """Two prompts are read at once; blocks taken ahead for the first are missing for the second."""
+    model = build(halted="freeze")
+    settings = sizes(block_size=2, blocks=7, rows=3, chunk=8, resident=2, prompts_at_once=True)
+    engine = Engine(model, settings=settings)
+    requests = [ask([3, 1, 4, 1], 5), ask([5, 9, 2, 6], 5), ask([7], 3)]
+    said = engine.complete(requests)
+    assert engine.stats.preemptions > 0
+    assert [list(one.tokens) for (one,) in said] == [alone(model, r) for r in requests]
